@@ -1,0 +1,121 @@
+//! Transactions: what the request processor makes of a request, the log keeps and the tree applies.
+//! No I/O.
+//!
+//! A transaction carries results, never conditions (ATC 2010 paper, section 4.1): absolute versions,
+//! the path with its sequential suffix, the time. Applying one twice leaves the same state, which
+//! is what makes fuzzy snapshots possible.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use znodefs::{Acl, SessionId, Zxid};
+
+/// A transaction as it is logged and applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Txn {
+    /// Its place in the order.
+    pub zxid: Zxid,
+    /// The session that asked for it; 0 for the replica itself.
+    pub session_id: SessionId,
+    /// The client's number for the request.
+    pub xid: i32,
+    /// Milliseconds since 1970 by the leader's clock when the transaction was made.
+    pub time_ms: i64,
+    /// What it does.
+    pub body: TxnBody,
+}
+
+/// What a transaction does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TxnBody {
+    /// A failed request: nothing changes but the zxid. Holds the error's code.
+    Error(i32),
+    /// A failed multi: one code an operation (0 before the failed one, -2 behind it).
+    MultiError(Vec<i32>),
+    /// A session begins.
+    CreateSession {
+        /// The negotiated timeout in milliseconds.
+        timeout_ms: i32,
+    },
+    /// A session ends; its ephemeral znodes, all listed here, go with it.
+    CloseSession {
+        /// Paths of the session's ephemeral znodes.
+        ephemerals: Vec<String>,
+    },
+    /// One change of the tree.
+    Change(Change),
+    /// Several changes as one.
+    Multi(Vec<Change>),
+    /// A new configuration of the ensemble, in the text form of `/zookeeper/config`.
+    Reconfig {
+        /// Lines `server.N=…`, without the `version=` line.
+        members: String,
+        /// The znode's data: members and version.
+        data: Bytes,
+    },
+}
+
+/// One change of the tree, with absolute results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A znode appears.
+    Create {
+        /// Its path, with the sequential suffix.
+        path: String,
+        /// Its data; `None` is null.
+        data: Option<Bytes>,
+        /// Its access control list, expanded.
+        acl: Arc<[Acl]>,
+        /// Who owns it, as `Stat` and ZooKeeper's snapshots encode it: a session, a container
+        /// mark, a time to live, or 0.
+        ephemeral_owner: i64,
+        /// The parent's counter of children ever created, this one included.
+        parent_child_counter: i32,
+        /// Whether the request was one of the operations that answer with a stat.
+        with_stat: bool,
+    },
+    /// A znode goes.
+    Delete {
+        /// Its path.
+        path: String,
+    },
+    /// A znode's data is replaced.
+    SetData {
+        /// Its path.
+        path: String,
+        /// The new data; `None` is null.
+        data: Option<Bytes>,
+        /// The version that the znode has afterwards.
+        version: i32,
+    },
+    /// A znode's access control list is replaced.
+    SetAcl {
+        /// Its path.
+        path: String,
+        /// The new list, expanded.
+        acl: Arc<[Acl]>,
+        /// The ACL version that the znode has afterwards.
+        aversion: i32,
+    },
+    /// A version was checked, inside a multi; nothing changes.
+    Check,
+}
+
+/// An authenticated identity of a connection, as ACL entries name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// `ip`, `digest`, `super`, `x509`, `sasl`.
+    pub scheme: String,
+    /// Who, in the scheme's own form.
+    pub id: String,
+}
+
+/// A session as the replicated state holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    /// The session.
+    pub session_id: SessionId,
+    /// Its timeout in milliseconds.
+    pub timeout_ms: i32,
+}

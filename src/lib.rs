@@ -1,0 +1,18 @@
+//! What the replica, the mount and the command line share: the ZooKeeper client protocol without
+//! any I/O ([`wire`]), the names of things ([`path`], [`zxid`], [`acl`], [`stat`]) and a client
+//! ([`client`]).
+//!
+//! What does not live here: the tree and the log (package `znodefs-server`) and everything about
+//! the kernel (package `znodefs-mount`).
+
+pub mod acl;
+pub mod client;
+pub mod path;
+pub mod stat;
+pub mod wire;
+pub mod zxid;
+
+pub use acl::{Acl, Permissions};
+pub use stat::Stat;
+pub use wire::{CreateMode, ErrorCode, OpCode};
+pub use zxid::{Epoch, SessionId, Zxid};

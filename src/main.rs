@@ -1,0 +1,2 @@
+//! The command line `znode`.
+fn main() {}
