@@ -43,7 +43,7 @@ fn invalid_reason(path: &str) -> Option<&'static str> {
             _ => {}
         }
     }
-    if path.bytes().any(|byte| byte < 0x20 || byte >= 0x7f) && path.chars().any(is_forbidden) {
+    if path.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) && path.chars().any(is_forbidden) {
         return Some("it has a character that znode names cannot hold");
     }
     None

@@ -186,6 +186,38 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The znode it concerns; `None` where there is none, or several (multi).
+    pub fn path(&self) -> Option<&'a str> {
+        match self {
+            Request::Create(create) => Some(create.path),
+            Request::Delete { path, .. }
+            | Request::Exists { path, .. }
+            | Request::GetData { path, .. }
+            | Request::SetData { path, .. }
+            | Request::GetAcl { path }
+            | Request::SetAcl { path, .. }
+            | Request::GetChildren { path, .. }
+            | Request::GetChildren2 { path, .. }
+            | Request::Sync { path }
+            | Request::Check { path, .. }
+            | Request::CheckWatches { path, .. }
+            | Request::RemoveWatches { path, .. }
+            | Request::AddWatch { path, .. }
+            | Request::GetEphemerals { prefix_path: path }
+            | Request::GetAllChildrenNumber { path } => Some(path),
+            Request::Ping
+            | Request::Multi(_)
+            | Request::MultiRead(_)
+            | Request::Reconfig { .. }
+            | Request::Auth { .. }
+            | Request::SetWatches(_)
+            | Request::SetWatches2(_)
+            | Request::Sasl { .. }
+            | Request::WhoAmI
+            | Request::CloseSession => None,
+        }
+    }
+
     /// Reads the record that belongs to an opcode.
     pub fn decode(op_code: OpCode, decoder: &mut Decoder<'a>) -> Result<Request<'a>, WireError> {
         match op_code {
@@ -333,9 +365,18 @@ fn put_watch_sets(out: &mut BytesMut, sets: &WatchSets<'_>, with_persistent: boo
     }
 }
 
-impl Encode for CreateRequest<'_> {
-    fn encode(&self, out: &mut BytesMut) {
-        put_ustring(out, self.path);
+/// Appends a path that is relative to the znode `prefix`; an empty prefix stands for the root.
+fn put_path_below(out: &mut BytesMut, prefix: &str, path: &str) {
+    let path = if path == "/" && !prefix.is_empty() { "" } else { path };
+    out.reserve(4 + prefix.len() + path.len());
+    out.put_i32((prefix.len() + path.len()) as i32);
+    out.put_slice(prefix.as_bytes());
+    out.put_slice(path.as_bytes());
+}
+
+impl CreateRequest<'_> {
+    fn encode_below(&self, prefix: &str, out: &mut BytesMut) {
+        put_path_below(out, prefix, self.path);
         put_buffer(out, self.data.as_deref());
         put_acl_list(out, &self.acl);
         out.put_i32(self.flags);
@@ -347,37 +388,45 @@ impl Encode for CreateRequest<'_> {
 
 impl Encode for Request<'_> {
     fn encode(&self, out: &mut BytesMut) {
+        self.encode_below("", out);
+    }
+}
+
+impl Request<'_> {
+    /// Appends the encoded record with every path moved below the znode `prefix` (a client's
+    /// chroot); an empty prefix leaves them as they are. Watch sets name their paths in full.
+    pub fn encode_below(&self, prefix: &str, out: &mut BytesMut) {
         match self {
-            Request::Create(create) => create.encode(out),
+            Request::Create(create) => create.encode_below(prefix, out),
             Request::Delete { path, version } | Request::Check { path, version } => {
-                put_ustring(out, path);
+                put_path_below(out, prefix, path);
                 out.put_i32(*version);
             }
             Request::Exists { path, watch }
             | Request::GetData { path, watch }
             | Request::GetChildren { path, watch }
             | Request::GetChildren2 { path, watch } => {
-                put_ustring(out, path);
+                put_path_below(out, prefix, path);
                 put_boolean(out, *watch);
             }
             Request::SetData { path, data, version } => {
-                put_ustring(out, path);
+                put_path_below(out, prefix, path);
                 put_buffer(out, data.as_deref());
                 out.put_i32(*version);
             }
             Request::SetAcl { path, acl, version } => {
-                put_ustring(out, path);
+                put_path_below(out, prefix, path);
                 put_acl_list(out, acl);
                 out.put_i32(*version);
             }
             Request::GetAcl { path }
             | Request::Sync { path }
             | Request::GetEphemerals { prefix_path: path }
-            | Request::GetAllChildrenNumber { path } => put_ustring(out, path),
+            | Request::GetAllChildrenNumber { path } => put_path_below(out, prefix, path),
             Request::Multi(operations) | Request::MultiRead(operations) => {
                 for operation in operations {
                     put_multi_header(out, operation.op_code() as i32, false, -1);
-                    operation.encode(out);
+                    operation.encode_below(prefix, out);
                 }
                 put_multi_header(out, -1, true, -1);
             }
@@ -390,7 +439,7 @@ impl Encode for Request<'_> {
             Request::CheckWatches { path, watcher_type: number }
             | Request::RemoveWatches { path, watcher_type: number }
             | Request::AddWatch { path, mode: number } => {
-                put_ustring(out, path);
+                put_path_below(out, prefix, path);
                 out.put_i32(*number);
             }
             Request::Auth { scheme, credential } => {
@@ -408,9 +457,15 @@ impl Encode for Request<'_> {
 
 /// Appends one whole request frame.
 pub fn put_request(out: &mut BytesMut, xid: i32, request: &Request<'_>) {
+    put_request_below(out, xid, "", request);
+}
+
+/// Appends one whole request frame with every path moved below the znode `prefix`, as
+/// [`Request::encode_below`] does.
+pub fn put_request_below(out: &mut BytesMut, xid: i32, prefix: &str, request: &Request<'_>) {
     super::put_frame(out, |out| {
         RequestHeader { xid, op_code: request.op_code() as i32 }.encode(out);
-        request.encode(out);
+        request.encode_below(prefix, out);
     });
 }
 
