@@ -1,1 +1,32 @@
-//! placeholder
+//! The harness of the end-to-end tests: it starts the real binaries, Debian's ZooKeeper and real
+//! kernel mounts, runs shell commands against them and leaves nothing behind, whether the test
+//! passes, fails or is killed.
+//!
+//! No assertion about the product lives here; those are in `tests/<area>/`.
+
+pub mod backend;
+pub mod binaries;
+pub mod deadline;
+pub mod directory;
+pub mod mount;
+pub mod mount_table;
+pub mod ports;
+pub mod process;
+pub mod random;
+pub mod reaper;
+pub mod server;
+pub mod shell;
+pub mod tree;
+pub mod wire_client;
+
+pub use backend::{Backend, World};
+pub use binaries::binary;
+pub use deadline::{Deadline, wait_for, wait_until};
+pub use directory::Directory;
+pub use mount::Mount;
+pub use ports::free_port;
+pub use process::Process;
+pub use random::Random;
+pub use server::{DebianZooKeeper, Server, Znoded};
+pub use shell::{Ran, Shell};
+pub use wire_client::WireClient;

@@ -1,0 +1,41 @@
+# Sourced by the other scripts: installs what is missing, and says so. Nothing is done twice.
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "${0##*/}: $*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# debian_packages PACKAGE…
+debian_packages() {
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null |
+            grep --quiet --line-regexp installed || missing+=("$package")
+    done
+    [ "${#missing[@]}" -eq 0 ] && return
+    command -v apt-get >/dev/null || fail "please install ${missing[*]}: this is no Debian, so it is left to you"
+    say "installing from Debian's packages: ${missing[*]}"
+    as_root apt-get update --quiet --quiet
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --quiet --quiet --yes --no-install-recommends "${missing[@]}" >&2
+}
+
+# cargo_command NAME [OPTION…]: the cargo subcommand NAME from the crate cargo-NAME.
+cargo_command() {
+    local name=cargo-$1
+    shift
+    command -v "$name" >/dev/null && return
+    say "installing from crates.io: $name (takes some minutes)"
+    cargo install --locked "$@" "$name"
+}
+
+# Mounting needs the kernel's FUSE device.
+need_fuse() {
+    [ -e /dev/fuse ] ||
+        fail "/dev/fuse is missing: load the module with 'modprobe fuse', or give the container the device (--device /dev/fuse --cap-add SYS_ADMIN)"
+    # A device that exists may still be forbidden to containers and other users.
+    (exec 3<>/dev/fuse) 2>/dev/null ||
+        fail "/dev/fuse cannot be opened by $(id -un): run as root, or give this user or container access to the device"
+}
