@@ -1,1 +1,15 @@
-//! placeholder
+//! Mounts a ZooKeeper tree as a file system: a FUSE client of the ZooKeeper protocol.
+//!
+//! [`mount()`] joins a session ([`service::Service`]) with a mountpoint; `SEMANTICS.md` says what
+//! every system call does to a znode. The logic is kept apart from I/O: [`naming`],
+//! [`inode_table`], [`open_file`] and [`permission`] are plain state machines and functions,
+//! [`filesystem`] does the operations on znodes without knowing the kernel, and [`fuse`] only
+//! decodes, calls and replies.
+//!
+//! What does not live here: the protocol and the client (package `znodefs`) and the replica
+//! (package `znodefs-server`).
+
+pub mod mounted;
+pub mod service;
+
+pub use mounted::{MountError, MountOptions, Mounted, mount};

@@ -1,0 +1,197 @@
+//! A mount from its start to its end: options, the kernel session and its thread, unmounting.
+//!
+//! What the file system does lives in `filesystem`; the command line, the background start and the
+//! guard process live in the binary's modules.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::mount::MntFlags;
+use tokio::sync::watch;
+
+use crate::service::Service;
+
+/// How a tree is shown and who may use it.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Owner of every file; the mounting user when `None`.
+    pub uid: Option<u32>,
+    /// Group of every file; the mounting user's group when `None`.
+    pub gid: Option<u32>,
+    /// Permission bits never shown, as in `umask=022`; none when `None`.
+    pub umask: Option<u16>,
+    /// Refuse every change with EROFS. Never passed to the kernel.
+    pub read_only: bool,
+    /// Refuse a chmod or chown that cannot be stored with EPERM instead of ignoring it.
+    pub strict_chmod: bool,
+    /// Every user may use the mount.
+    pub allow_other: bool,
+    /// Root may use the mount beside its owner.
+    pub allow_root: bool,
+    /// The identities that the session proved, as (scheme, id) of an ACL entry: for the digest
+    /// scheme `("digest", znodefs::acl::digest_id("user:password"))`. Not empty means that the
+    /// mount has credentials: chmod then edits the ACL.
+    pub identities: Vec<(String, String)>,
+    /// The source shown by mount(8) and df(1): the host list.
+    pub fs_name: String,
+    /// Flags for the kernel (`nosuid`, `nodev`, `noexec`, `noatime`, `auto_unmount`, …). Neither
+    /// `ro` nor `default_permissions` may be among them: the handlers enforce both.
+    pub kernel_options: Vec<fuser::MountOption>,
+}
+
+impl MountOptions {
+    /// The defaults: the mounting user's own files, read-write, for that user alone.
+    pub fn new(fs_name: impl Into<String>) -> MountOptions {
+        MountOptions {
+            uid: None,
+            gid: None,
+            umask: None,
+            read_only: false,
+            strict_chmod: false,
+            allow_other: false,
+            allow_root: false,
+            identities: Vec::new(),
+            fs_name: fs_name.into(),
+            kernel_options: Vec::new(),
+        }
+    }
+
+    fn config(&self) -> fuser::Config {
+        let mut config = fuser::Config::default();
+        config.mount_options = vec![
+            fuser::MountOption::FSName(self.fs_name.clone()),
+            fuser::MountOption::Subtype("znodefs".into()),
+        ];
+        config.mount_options.extend(self.kernel_options.iter().cloned());
+        config.acl = match (self.allow_other, self.allow_root) {
+            (true, _) => fuser::SessionACL::All,
+            (false, true) => fuser::SessionACL::RootAndOwner,
+            (false, false) => fuser::SessionACL::Owner,
+        };
+        // One thread keeps the kernel's order (a release before the open behind it); every handler
+        // that would wait goes to a task.
+        config.n_threads = Some(1);
+        config
+    }
+}
+
+/// Why a tree could not be mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The kernel, or fusermount3, refused the mount.
+    #[error("cannot mount on {}: {source}", mountpoint.display())]
+    Mount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel, or fusermount3, refused the unmount.
+    #[error("cannot unmount {}: {source}", mountpoint.display())]
+    Unmount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Why; `ResourceBusy` while files are open or a process works in it.
+        source: io::Error,
+    },
+}
+
+/// A mounted tree. Dropping it unmounts, detaching when it is in use.
+pub struct Mounted {
+    mountpoint: PathBuf,
+    finished: watch::Receiver<bool>,
+}
+
+/// Mounts a session's tree on a directory and serves it from a thread of its own and the tasks of
+/// `runtime`. When it returns, the mount works.
+pub fn mount(
+    service: Arc<dyn Service>,
+    options: MountOptions,
+    mountpoint: &Path,
+    runtime: tokio::runtime::Handle,
+) -> Result<Mounted, MountError> {
+    let failed = |source| MountError::Mount { mountpoint: mountpoint.to_path_buf(), source };
+    let config = options.config();
+    let mountpoint = mountpoint.canonicalize().map_err(failed)?;
+    let _ = (service, runtime);
+    let failed = |source| MountError::Mount { mountpoint: mountpoint.clone(), source };
+    let session = fuser::Session::new(Placeholder, &mountpoint, &config).map_err(failed)?;
+    let (finish, finished) = watch::channel(false);
+    std::thread::Builder::new()
+        .name("fuse".into())
+        .spawn(move || {
+            if let Err(error) = session.run() {
+                tracing::error!(%error, "the kernel's connection ended with an error");
+            }
+            finish.send_replace(true);
+        })
+        .map_err(failed)?;
+    Ok(Mounted { mountpoint, finished })
+}
+
+struct Placeholder;
+impl fuser::Filesystem for Placeholder {}
+
+impl Mounted {
+    /// Where it is mounted: absolute, without symbolic links.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Waits until the mount has ended, by [`Mounted::unmount`] or by umount(8).
+    pub async fn finished(&self) {
+        let mut finished = self.finished.clone();
+        // An error means that the thread is gone, which is the same answer.
+        let _ = finished.wait_for(|finished| *finished).await;
+    }
+
+    /// Whether the mount has ended.
+    pub fn is_finished(&self) -> bool {
+        *self.finished.borrow() || self.finished.has_changed().is_err()
+    }
+
+    /// Unmounts. With `detach` a mount in use disappears at once and ends when its last user does;
+    /// without, it stays and the error is `ResourceBusy`. Blocks for a moment.
+    pub fn unmount(&self, detach: bool) -> Result<(), MountError> {
+        if self.is_finished() {
+            return Ok(());
+        }
+        let flags = if detach { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        let result = match nix::mount::umount2(&self.mountpoint, flags) {
+            Ok(()) => Ok(()),
+            // Only root may call umount itself; everybody else asks the helper.
+            Err(Errno::EPERM) => self.unmount_by_helper(detach),
+            Err(errno) => Err(errno.into()),
+        };
+        result.map_err(|source| MountError::Unmount { mountpoint: self.mountpoint.clone(), source })
+    }
+
+    fn unmount_by_helper(&self, detach: bool) -> io::Result<()> {
+        let mut command = std::process::Command::new("fusermount3");
+        command.arg("-u");
+        if detach {
+            command.arg("-z");
+        }
+        let output = command.arg("--").arg(&self.mountpoint).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        let kind = if message.contains("busy") {
+            io::ErrorKind::ResourceBusy
+        } else {
+            io::ErrorKind::Other
+        };
+        Err(io::Error::new(kind, message))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.unmount(true) {
+            tracing::warn!("{error}");
+        }
+    }
+}
