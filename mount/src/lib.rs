@@ -12,4 +12,4 @@
 pub mod mounted;
 pub mod service;
 
-pub use mounted::{MountError, MountOptions, Mounted, mount};
+pub use mounted::{MountError, MountOptions, Mounted, Served, mount, serve};

@@ -4,6 +4,7 @@
 //! guard process live in the binary's modules.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,6 +102,11 @@ pub enum MountError {
 /// A mounted tree. Dropping it unmounts, detaching when it is in use.
 pub struct Mounted {
     mountpoint: PathBuf,
+    served: Served,
+}
+
+/// A tree that is served to the kernel until it is unmounted; whoever mounted it unmounts it.
+pub struct Served {
     finished: watch::Receiver<bool>,
 }
 
@@ -118,29 +124,43 @@ pub fn mount(
     let _ = (service, runtime);
     let failed = |source| MountError::Mount { mountpoint: mountpoint.clone(), source };
     let session = fuser::Session::new(Placeholder, &mountpoint, &config).map_err(failed)?;
-    let (finish, finished) = watch::channel(false);
-    std::thread::Builder::new()
-        .name("fuse".into())
-        .spawn(move || {
-            if let Err(error) = session.run() {
-                tracing::error!(%error, "the kernel's connection ended with an error");
-            }
-            finish.send_replace(true);
-        })
-        .map_err(failed)?;
-    Ok(Mounted { mountpoint, finished })
+    let served = Served::start(session).map_err(failed)?;
+    Ok(Mounted { mountpoint, served })
+}
+
+/// As [`mount()`], for a mount that was made already and that the caller unmounts: `device` is its
+/// open `/dev/fuse`. Options that only concern the kernel have no effect here.
+///
+/// # Errors
+/// When the kernel does not shake hands over the device.
+pub fn serve(
+    service: Arc<dyn Service>,
+    options: MountOptions,
+    device: OwnedFd,
+    runtime: tokio::runtime::Handle,
+) -> io::Result<Served> {
+    let config = options.config();
+    let _ = (service, runtime);
+    let session = fuser::Session::from_fd(Placeholder, device, config.acl, config)?;
+    Served::start(session)
 }
 
 struct Placeholder;
 impl fuser::Filesystem for Placeholder {}
 
-impl Mounted {
-    /// Where it is mounted: absolute, without symbolic links.
-    pub fn mountpoint(&self) -> &Path {
-        &self.mountpoint
+impl Served {
+    fn start<F: fuser::Filesystem>(session: fuser::Session<F>) -> io::Result<Served> {
+        let (finish, finished) = watch::channel(false);
+        std::thread::Builder::new().name("fuse".into()).spawn(move || {
+            if let Err(error) = session.run() {
+                tracing::error!(%error, "the kernel's connection ended with an error");
+            }
+            finish.send_replace(true);
+        })?;
+        Ok(Served { finished })
     }
 
-    /// Waits until the mount has ended, by [`Mounted::unmount`] or by umount(8).
+    /// Waits until the mount has ended: it was unmounted and nothing uses it any more.
     pub async fn finished(&self) {
         let mut finished = self.finished.clone();
         // An error means that the thread is gone, which is the same answer.
@@ -150,6 +170,23 @@ impl Mounted {
     /// Whether the mount has ended.
     pub fn is_finished(&self) -> bool {
         *self.finished.borrow() || self.finished.has_changed().is_err()
+    }
+}
+
+impl Mounted {
+    /// Where it is mounted: absolute, without symbolic links.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Waits until the mount has ended, by [`Mounted::unmount`] or by umount(8).
+    pub async fn finished(&self) {
+        self.served.finished().await;
+    }
+
+    /// Whether the mount has ended.
+    pub fn is_finished(&self) -> bool {
+        self.served.is_finished()
     }
 
     /// Unmounts. With `detach` a mount in use disappears at once and ends when its last user does;
