@@ -6,4 +6,5 @@
 //! the replica drive them.
 
 pub mod codec;
+pub mod link;
 pub mod txn;

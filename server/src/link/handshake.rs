@@ -1,0 +1,189 @@
+//! The handshake of a link: each side says who it is, and each refuses, in words that the other logs,
+//! a replica of another ensemble, of another version, one that is not in the configuration or one
+//! with its own id.
+
+use std::fmt;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::frame::{self, FrameError, HEADER_LENGTH, Header};
+use crate::codec::{self, CodecError};
+
+/// A replica's id, the N of its `server.N` line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PeerId(pub u64);
+
+/// The id of an ensemble, made up when it is first started; 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EnsembleId(pub [u8; 16]);
+
+impl fmt::Display for EnsembleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Which of a replica's two ports a link belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Plane {
+    /// Leader and learners.
+    Quorum,
+    /// Leader election.
+    Election,
+}
+
+impl fmt::Display for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Plane::Quorum => "quorum",
+            Plane::Election => "election",
+        })
+    }
+}
+
+/// Greatest length of a handshake's frame in bytes.
+const HELLO_LENGTH_MAX: usize = 1024;
+
+/// Who a replica says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its id.
+    pub own_id: PeerId,
+    /// The port it means.
+    pub plane: Plane,
+    /// Its ensemble; `None` while its data directory is empty.
+    pub ensemble_id: Option<EnsembleId>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Welcome(Hello),
+    Refused(String),
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The other side said why.
+    #[error("it refused this replica: {0}")]
+    RefusedByPeer(String),
+    /// We refuse the other side.
+    #[error("{0}")]
+    Refused(String),
+    /// The bytes are not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The frame is not a handshake.
+    #[error("its handshake makes no sense: {0}")]
+    Codec(#[from] CodecError),
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The other side took too long.
+    #[error("its handshake took too long")]
+    TimedOut,
+    /// There is nowhere to dial.
+    #[error("no address is known")]
+    NoAddress,
+}
+
+/// Why `own` cannot have a link with `theirs`; `None` if it can.
+fn objection(own: &Hello, theirs: &Hello) -> Option<String> {
+    if own.plane != theirs.plane {
+        return Some(format!(
+            "the {} port was reached as if it were the {} port: the ports of a server line are \
+             swapped on one side",
+            own.plane, theirs.plane
+        ));
+    }
+    if own.own_id == theirs.own_id {
+        return Some(format!(
+            "two replicas have the id {}: give each its own number in myid",
+            own.own_id.0
+        ));
+    }
+    match (own.ensemble_id, theirs.ensemble_id) {
+        (Some(own), Some(theirs)) if own != theirs => Some(format!(
+            "a replica of ensemble {theirs} met one of ensemble {own}: one of them has the wrong \
+             data directory or the wrong server lines"
+        )),
+        _ => None,
+    }
+}
+
+async fn send<T: Serialize>(stream: &mut TcpStream, record: &T) -> Result<(), HandshakeError> {
+    let mut payload = Vec::new();
+    codec::encode_into(record, &mut payload)?;
+    let mut bytes = Vec::new();
+    frame::put_frame(&mut bytes, &payload);
+    Ok(stream.write_all(&bytes).await?)
+}
+
+async fn receive<T: for<'de> Deserialize<'de>>(
+    stream: &mut TcpStream,
+) -> Result<T, HandshakeError> {
+    let mut header = [0; HEADER_LENGTH];
+    stream.read_exact(&mut header).await?;
+    let header = Header::decode(&header, HELLO_LENGTH_MAX)?;
+    let mut payload = vec![0; header.length];
+    stream.read_exact(&mut payload).await?;
+    header.check(&payload)?;
+    Ok(codec::decode(&payload)?)
+}
+
+/// The side that dialled: `expected` is whom it meant to reach.
+pub async fn dial(
+    stream: &mut TcpStream,
+    own: &Hello,
+    expected: PeerId,
+) -> Result<(), HandshakeError> {
+    stream.set_nodelay(true)?;
+    send(stream, own).await?;
+    let theirs = match receive(stream).await? {
+        Answer::Welcome(theirs) => theirs,
+        Answer::Refused(reason) => return Err(HandshakeError::RefusedByPeer(reason)),
+    };
+    if let Some(reason) = objection(own, &theirs) {
+        return Err(HandshakeError::Refused(reason));
+    }
+    if theirs.own_id != expected {
+        return Err(HandshakeError::Refused(format!(
+            "replica {} answered where replica {} should be: check the server lines and myid",
+            theirs.own_id.0, expected.0
+        )));
+    }
+    Ok(())
+}
+
+/// The side that was dialled; `known` says whether an id is in the configuration.
+pub async fn accept(
+    stream: &mut TcpStream,
+    own: &Hello,
+    known: impl Fn(PeerId) -> bool,
+) -> Result<PeerId, HandshakeError> {
+    stream.set_nodelay(true)?;
+    let theirs: Hello = match receive(stream).await {
+        Ok(theirs) => theirs,
+        Err(HandshakeError::Frame(error)) => {
+            // The other side may be of another version: tell it, if it can read that much.
+            let _ = send(stream, &Answer::Refused(error.to_string())).await;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error),
+    };
+    let objection = objection(own, &theirs).or_else(|| {
+        (!known(theirs.own_id))
+            .then(|| format!("replica {} is not in this replica's configuration", theirs.own_id.0))
+    });
+    if let Some(reason) = objection {
+        send(stream, &Answer::Refused(reason.clone())).await?;
+        return Err(HandshakeError::Refused(reason));
+    }
+    send(stream, &Answer::Welcome(*own)).await?;
+    Ok(theirs.own_id)
+}

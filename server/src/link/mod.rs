@@ -1,0 +1,342 @@
+//! Links between replicas: one TCP connection for each pair of them on each port (quorum, election),
+//! with frames in order, a handshake that refuses strangers, reconnection with back-off, and a bound
+//! on what waits for a slow peer.
+//!
+//! What does not live here: what the messages mean (the Zab state machine). A link that breaks is lost with
+//! everything under way on it; the protocol above starts anew on the next.
+
+pub mod frame;
+pub mod handshake;
+mod peer_connection;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use handshake::{EnsembleId, PeerId, Plane};
+use handshake::{HandshakeError, Hello};
+use peer_connection::SendQueue;
+
+/// How long a connection and its handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// First pause between attempts to reach a peer; doubled up to [`RETRY_PAUSE_MAX`].
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause between attempts to reach a peer.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What happens on the links.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A link to the peer is up; frames can be sent.
+    Connected {
+        /// The other replica.
+        peer: PeerId,
+    },
+    /// The link is gone; what was not delivered is lost.
+    Lost {
+        /// The other replica.
+        peer: PeerId,
+        /// Why.
+        reason: String,
+    },
+    /// A frame came; frames of one link come in order.
+    Message {
+        /// The other replica.
+        peer: PeerId,
+        /// The frame's payload.
+        payload: Vec<u8>,
+    },
+}
+
+/// Takes link events; called from the links' tasks, so it must not block.
+pub type LinkSink = Arc<dyn Fn(LinkEvent) + Send + Sync>;
+
+/// How links behave.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// This replica.
+    pub own_id: PeerId,
+    /// Which of the two ports this is.
+    pub plane: Plane,
+    /// Greatest number of bytes that wait for one peer; a peer that falls further behind loses its
+    /// link and is brought up to date again when it is back.
+    pub waiting_bytes_max: usize,
+    /// Greatest length of one frame in bytes.
+    pub frame_length_max: usize,
+}
+
+/// The links of one replica on one port. Dropping it closes them all.
+pub struct LinkSet {
+    shared: Arc<Shared>,
+    local_address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    options: LinkOptions,
+    ensemble_id: Mutex<Option<EnsembleId>>,
+    sink: LinkSink,
+    runtime: tokio::runtime::Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    peers: HashMap<PeerId, Peer>,
+    next_link: u64,
+    closed: bool,
+}
+
+/// What is known of one other replica.
+struct Peer {
+    addresses: Vec<String>,
+    /// Wakes the dialling task when the link is lost or the addresses change.
+    wake: Arc<Notify>,
+    dialling: Option<JoinHandle<()>>,
+    link: Option<Link>,
+    /// Held by the link that is up, so that its loss is told before the next one's connection.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// A link that is up.
+struct Link {
+    number: u64,
+    queue: Arc<SendQueue>,
+}
+
+impl LinkSet {
+    /// Listens on `address` and takes links from the peers that [`set_peers`](LinkSet::set_peers)
+    /// names.
+    pub async fn start(
+        address: SocketAddr,
+        options: LinkOptions,
+        ensemble_id: Option<EnsembleId>,
+        sink: LinkSink,
+    ) -> io::Result<LinkSet> {
+        let listener = TcpListener::bind(address).await?;
+        let local_address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            options,
+            ensemble_id: Mutex::new(ensemble_id),
+            sink,
+            runtime: tokio::runtime::Handle::current(),
+            state: Mutex::default(),
+        });
+        let accepting = tokio::spawn(accept_links(listener, Arc::downgrade(&shared)));
+        Ok(LinkSet { shared, local_address, accepting })
+    }
+
+    /// The address that is listened on.
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Says which other replicas there are, each with its addresses `HOST:PORT`. Links to replicas
+    /// that are not named any more are closed. Names are resolved at every attempt.
+    pub fn set_peers(&self, peers: HashMap<PeerId, Vec<String>>) {
+        let mut state = self.shared.state.lock();
+        state.peers.retain(|id, peer| {
+            let stays = peers.contains_key(id);
+            if !stays {
+                peer.close("the peer left the ensemble");
+            }
+            stays
+        });
+        for (id, addresses) in peers {
+            if id == self.shared.options.own_id {
+                continue;
+            }
+            let peer = state.peers.entry(id).or_insert_with(|| Peer {
+                addresses: Vec::new(),
+                wake: Arc::new(Notify::new()),
+                dialling: None,
+                link: None,
+                turn: Arc::default(),
+            });
+            peer.addresses = addresses;
+            peer.wake.notify_one();
+            // One connection for each pair: the replica with the greater id dials.
+            if self.shared.options.own_id > id && peer.dialling.is_none() {
+                let task = dial_peer(Arc::downgrade(&self.shared), id, peer.wake.clone());
+                peer.dialling = Some(self.shared.runtime.spawn(task));
+            }
+        }
+    }
+
+    /// From now on only replicas of this ensemble are let in.
+    pub fn set_ensemble_id(&self, ensemble_id: EnsembleId) {
+        *self.shared.ensemble_id.lock() = Some(ensemble_id);
+    }
+
+    /// Queues a frame; false if there is no link. A peer that has fallen too far behind loses its
+    /// link here.
+    pub fn send(&self, peer: PeerId, payload: &[u8]) -> bool {
+        let state = self.shared.state.lock();
+        let Some(link) = state.peers.get(&peer).and_then(|peer| peer.link.as_ref()) else {
+            return false;
+        };
+        link.queue.push(payload, self.shared.options.waiting_bytes_max)
+    }
+
+    /// Closes the link to a peer; a new one is made at once.
+    pub fn disconnect(&self, peer: PeerId, reason: &str) {
+        let state = self.shared.state.lock();
+        if let Some(link) = state.peers.get(&peer).and_then(|peer| peer.link.as_ref()) {
+            link.queue.close(reason);
+        }
+    }
+}
+
+impl Drop for LinkSet {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        for (_, mut peer) in state.peers.drain() {
+            peer.close("this replica is stopping");
+        }
+    }
+}
+
+impl Peer {
+    fn close(&mut self, reason: &str) {
+        if let Some(dialling) = self.dialling.take() {
+            dialling.abort();
+        }
+        if let Some(link) = self.link.take() {
+            link.queue.close(reason);
+        }
+    }
+}
+
+impl Shared {
+    fn hello(&self) -> Hello {
+        Hello {
+            own_id: self.options.own_id,
+            plane: self.options.plane,
+            ensemble_id: *self.ensemble_id.lock(),
+        }
+    }
+
+    /// Runs an agreed link until it breaks.
+    async fn run_link(self: &Arc<Shared>, peer_id: PeerId, stream: TcpStream) {
+        let queue = Arc::new(SendQueue::new());
+        let (number, turn) = {
+            let mut state = self.state.lock();
+            let number = state.next_link;
+            state.next_link += 1;
+            let closed = state.closed;
+            let Some(peer) = state.peers.get_mut(&peer_id).filter(|_| !closed) else { return };
+            let link = Link { number, queue: queue.clone() };
+            if let Some(old) = peer.link.replace(link) {
+                old.queue.close("the peer opened a new link");
+            }
+            (number, peer.turn.clone())
+        };
+        let _turn = turn.lock().await;
+        let sink = self.sink.clone();
+        let limit = self.options.frame_length_max;
+        let reason = peer_connection::run(peer_id, stream, &queue, limit, &sink).await;
+        let mut state = self.state.lock();
+        if let Some(peer) = state.peers.get_mut(&peer_id) {
+            if peer.link.as_ref().is_some_and(|link| link.number == number) {
+                peer.link = None;
+            }
+            peer.wake.notify_one();
+        }
+        drop(state);
+        tracing::info!(peer = peer_id.0, plane = %self.options.plane, "link lost: {reason}");
+        sink(LinkEvent::Lost { peer: peer_id, reason });
+    }
+}
+
+/// Takes connections of peers for as long as the set lives.
+async fn accept_links(listener: TcpListener, shared: Weak<Shared>) {
+    let mut links = JoinSet::new();
+    loop {
+        let accepted = listener.accept().await;
+        while links.try_join_next().is_some() {}
+        let Some(shared) = shared.upgrade() else { return };
+        match accepted {
+            Ok((stream, address)) => {
+                links.spawn(accept_link(shared, stream, address));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: it passes, and a busy loop would not help.
+                tracing::warn!("connection of a peer not taken: {error}");
+                tokio::time::sleep(RETRY_PAUSE_MIN).await;
+            }
+        }
+    }
+}
+
+async fn accept_link(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr) {
+    let hello = shared.hello();
+    let known = |peer: PeerId| shared.state.lock().peers.contains_key(&peer);
+    let agreed = handshake::accept(&mut stream, &hello, known);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, agreed).await {
+        Ok(Ok(peer)) => shared.run_link(peer, stream).await,
+        Ok(Err(error)) => tracing::warn!(%address, "peer refused: {error}"),
+        Err(_) => tracing::warn!(%address, "peer refused: its handshake took too long"),
+    }
+}
+
+/// Keeps a link to a peer with a lower id up.
+async fn dial_peer(shared: Weak<Shared>, peer: PeerId, wake: Arc<Notify>) {
+    let mut pause = RETRY_PAUSE_MIN;
+    let mut last_error = String::new();
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        match dial_once(&shared, peer).await {
+            Ok(stream) => {
+                pause = RETRY_PAUSE_MIN;
+                last_error.clear();
+                shared.run_link(peer, stream).await;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                // Said once, not at every attempt.
+                if error != last_error {
+                    let plane = shared.options.plane;
+                    tracing::warn!(peer = peer.0, %plane, "peer not reached: {error}");
+                    last_error = error;
+                }
+            }
+        }
+        drop(shared);
+        let _ = tokio::time::timeout(pause, wake.notified()).await;
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+async fn dial_once(shared: &Arc<Shared>, peer: PeerId) -> Result<TcpStream, HandshakeError> {
+    let addresses = {
+        let state = shared.state.lock();
+        state.peers.get(&peer).map(|peer| peer.addresses.clone()).unwrap_or_default()
+    };
+    let hello = shared.hello();
+    let mut last_error = HandshakeError::NoAddress;
+    for address in addresses {
+        let attempt = async {
+            let mut stream = TcpStream::connect(&address).await?;
+            handshake::dial(&mut stream, &hello, peer).await?;
+            Ok(stream)
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last_error = error,
+            Err(_) => last_error = HandshakeError::TimedOut,
+        }
+    }
+    Err(last_error)
+}
+
+#[cfg(test)]
+mod tests;
