@@ -21,16 +21,20 @@
 //! # }
 //! ```
 //!
-//! [`Session`](session) is the logic without any I/O; [`connection`] is the task that gives it a
+//! `session` and `packet` are the logic without any I/O; `connection` is the task that gives it a
 //! socket and a clock. What does not live here: records and frames ([`crate::wire`]).
 
 mod connect_string;
 mod connection;
 mod delivery;
 mod error;
+mod host_list;
 mod operations;
 mod options;
 mod outbox;
+mod packet;
+mod session;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +42,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::watch as watch_channel;
 
 pub use connect_string::{ConnectString, PORT_DEFAULT, format_address};
 pub use delivery::{Delivery, SessionState, Sink};
@@ -69,7 +73,7 @@ struct Shared {
 
 /// The session as seen from outside; written by the connection's task.
 struct Status {
-    state: watch::Sender<SessionState>,
+    state: watch_channel::Sender<SessionState>,
     session_id: AtomicI64,
     timeout_ms: AtomicU64,
     last_zxid: AtomicI64,
@@ -100,7 +104,7 @@ impl Client {
         sink: impl Sink,
     ) -> Result<Client, Error> {
         let status = Status {
-            state: watch::Sender::new(SessionState::Connecting),
+            state: watch_channel::Sender::new(SessionState::Connecting),
             session_id: AtomicI64::new(0),
             timeout_ms: AtomicU64::new(options.session_timeout.as_millis() as u64),
             last_zxid: AtomicI64::new(0),
@@ -129,7 +133,7 @@ impl Client {
     }
 
     /// The session's state, to be waited on; states that follow each other closely may be merged.
-    pub fn state_changes(&self) -> watch::Receiver<SessionState> {
+    pub fn state_changes(&self) -> watch_channel::Receiver<SessionState> {
         self.shared.status.state.subscribe()
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Entry<T> {
     pub op_code: OpCode,
     /// The whole encoded frame; it shares the batch's memory.
     pub frame: Bytes,
+    /// How many connections it was lost with.
+    pub resends: u8,
     /// Whom to tell.
     pub completion: T,
 }
@@ -176,7 +178,7 @@ impl Outbox {
                 let frame = bytes.slice(start..queued.end);
                 start = queued.end;
                 let Queued { request_id, xid, op_code, completion, .. } = queued;
-                Entry { request_id, xid, op_code, frame, completion }
+                Entry { request_id, xid, op_code, frame, resends: 0, completion }
             })
             .collect();
         Some(Batch { bytes, entries })

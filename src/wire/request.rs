@@ -367,7 +367,11 @@ fn put_watch_sets(out: &mut BytesMut, sets: &WatchSets<'_>, with_persistent: boo
 
 /// Appends a path that is relative to the znode `prefix`; an empty prefix stands for the root.
 fn put_path_below(out: &mut BytesMut, prefix: &str, path: &str) {
-    let path = if path == "/" && !prefix.is_empty() { "" } else { path };
+    let is_prefix_itself = path == "/" && !prefix.is_empty();
+    put_prefixed(out, prefix, if is_prefix_itself { "" } else { path });
+}
+
+fn put_prefixed(out: &mut BytesMut, prefix: &str, path: &str) {
     out.reserve(4 + prefix.len() + path.len());
     out.put_i32((prefix.len() + path.len()) as i32);
     out.put_slice(prefix.as_bytes());
@@ -376,7 +380,11 @@ fn put_path_below(out: &mut BytesMut, prefix: &str, path: &str) {
 
 impl CreateRequest<'_> {
     fn encode_below(&self, prefix: &str, out: &mut BytesMut) {
-        put_path_below(out, prefix, self.path);
+        // A sequential creation at "/" is one of a nameless child, not of the root.
+        match CreateMode::from_flags(self.flags).is_some_and(CreateMode::is_sequential) {
+            true => put_prefixed(out, prefix, self.path),
+            false => put_path_below(out, prefix, self.path),
+        }
         put_buffer(out, self.data.as_deref());
         put_acl_list(out, &self.acl);
         out.put_i32(self.flags);
