@@ -1,0 +1,99 @@
+//! The mount's session: opened with the options of the command line, and shown to the file system
+//! as its [`Service`].
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use znodefs::client::{self, Client, ClientOptions, ConnectString};
+use znodefs::wire::Request;
+use znodefs::{ErrorCode, SessionId};
+use znodefs_mount::service::{PendingReply, Service, ServiceError, SessionState};
+
+use crate::plan::Plan;
+
+/// Opens the session and checks that the chroot exists.
+///
+/// # Errors
+/// No server answered within the connect timeout (each address is named with its reason), a
+/// credential was refused, or there is no such chroot.
+pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
+    let options = &plan.invocation.options;
+    let auth = plan.credentials.iter();
+    let auth = auth.map(|credential| ("digest".into(), Bytes::from(credential.clone()))).collect();
+    let client_options = ClientOptions {
+        session_timeout: options.session_timeout,
+        connect_timeout: Some(options.connect_timeout),
+        auth,
+        renew_session: true,
+        ..ClientOptions::default()
+    };
+    let client = Client::connect(servers, client_options).await?;
+    let root = client.exists("/", false).await.context("cannot look at the root znode")?;
+    if let (None, Some(chroot)) = (root, &servers.chroot) {
+        let hosts = ConnectString { chroot: None, ..servers.clone() };
+        // The answer does not depend on it.
+        let _ = client.close().await;
+        bail!(
+            "znode {chroot} does not exist on {hosts}: create it with znode -s {hosts} create {chroot}"
+        );
+    }
+    Ok(client)
+}
+
+/// A client as the file system sees it.
+pub struct ClientService(pub Client);
+
+impl ClientService {
+    /// The service of `client`.
+    pub fn shared(client: &Client) -> Arc<dyn Service> {
+        Arc::new(ClientService(client.clone()))
+    }
+}
+
+impl Service for ClientService {
+    fn submit(&self, request: &Request<'_>) -> PendingReply {
+        let pending = self.0.submit(request);
+        Box::pin(async move {
+            match pending.await {
+                Ok(reply) => Ok((reply.zxid, reply.response)),
+                Err(error) => Err(service_error(&error)),
+            }
+        })
+    }
+
+    fn session_id(&self) -> SessionId {
+        self.0.session_id()
+    }
+
+    fn state(&self) -> SessionState {
+        match self.0.state() {
+            client::SessionState::Connected => SessionState::Connected,
+            client::SessionState::Connecting | client::SessionState::Suspended => {
+                SessionState::Suspended
+            }
+            _ => SessionState::Lost,
+        }
+    }
+
+    fn server(&self) -> String {
+        self.0.server_address().map(|address| address.to_string()).unwrap_or_default()
+    }
+}
+
+fn service_error(error: &client::Error) -> ServiceError {
+    match error {
+        client::Error::Service { code, .. } | client::Error::MultiFailed { code, .. } => {
+            ServiceError::Code(*code)
+        }
+        client::Error::ConnectionLoss { .. } => ServiceError::Code(ErrorCode::ConnectionLoss),
+        client::Error::SessionExpired => ServiceError::Code(ErrorCode::SessionExpired),
+        client::Error::AuthFailed { .. } => ServiceError::Code(ErrorCode::AuthFailed),
+        client::Error::TimedOut { .. } | client::Error::NoServer { .. } => ServiceError::TimedOut,
+        client::Error::RequestTooLarge { .. } | client::Error::ReplyTooLarge { .. } => {
+            ServiceError::TooLarge
+        }
+        client::Error::Closed => ServiceError::Closed,
+        _ => ServiceError::Protocol,
+    }
+}
