@@ -87,3 +87,17 @@ macro_rules! on_every_backend {
         }
     };
 }
+
+/// Makes each of these functions of a [`Server`] a test on `znoded` and on Debian's ZooKeeper,
+/// which shows that it asks for what a ZooKeeper does.
+#[macro_export]
+macro_rules! on_every_server {
+    ($($name:ident),* $(,)?) => {
+        mod znoded {
+            $(#[test] fn $name() { super::$name(&mut $crate::Znoded::start()); })*
+        }
+        mod zookeeper {
+            $(#[test] fn $name() { super::$name(&mut $crate::DebianZooKeeper::start()); })*
+        }
+    };
+}

@@ -17,12 +17,16 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the tests need to know of a running server.
-pub trait Server {
+pub trait Server: Send + Sync {
     /// `HOST:PORT` for clients.
     fn address(&self) -> String;
 
     /// The process, for its log and for signals.
     fn process(&mut self) -> &mut Process;
+
+    /// Kills it with `kill -9` if it still runs, and starts it again on the same port with the data
+    /// it had.
+    fn start_again(&mut self);
 }
 
 /// `znoded --standalone`.
@@ -51,14 +55,6 @@ impl Znoded {
         command
     }
 
-    /// Starts it again on the same port with the data it had, after it was stopped or killed.
-    pub fn start_again(&mut self) {
-        self.process.kill();
-        let mut command = Znoded::command(&self.directory, self.port);
-        self.process = spawn_znoded(&mut command, &self.directory);
-        wait_until_serving(self.port, &mut self.process);
-    }
-
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -83,6 +79,13 @@ impl Server for Znoded {
     fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+
+    fn start_again(&mut self) {
+        self.process.kill();
+        let mut command = Znoded::command(&self.directory, self.port);
+        self.process = spawn_znoded(&mut command, &self.directory);
+        wait_until_serving(self.port, &mut self.process);
+    }
 }
 
 fn data_directory(directory: &Path) -> PathBuf {
@@ -98,7 +101,7 @@ fn spawn_znoded(command: &mut Command, directory: &Path) -> Process {
 pub struct DebianZooKeeper {
     process: Process,
     port: u16,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl DebianZooKeeper {
@@ -110,23 +113,29 @@ impl DebianZooKeeper {
              4lw.commands.whitelist=*\nadmin.enableServer=false\n",
             data_directory(&directory).display()
         );
-        let file = directory.join("zoo.cfg");
-        std::fs::write(&file, configuration).expect("a file in a fresh directory");
+        std::fs::write(directory.join("zoo.cfg"), configuration)
+            .expect("a file in a fresh directory");
         std::fs::write(directory.join("log4j.properties"), LOG4J).expect("the same");
-        let mut command = Command::new("java");
-        command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-        // Its durability is not under test here, and the tests run on slow disks too.
-        command.arg("-Dzookeeper.forceSync=no");
-        command.arg("-cp").arg(format!("{}:{JARS}", directory.display()));
-        command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(file);
-        let mut process = Process::spawn(&mut command, &directory.join("zookeeper.log"));
+        let mut process = spawn_zookeeper(&directory);
         wait_until_serving(port, &mut process);
-        DebianZooKeeper { process, port, _directory: directory }
+        DebianZooKeeper { process, port, directory }
     }
 }
 
+/// Starts the server whose configuration is in `directory`.
+fn spawn_zookeeper(directory: &Path) -> Process {
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    // Its durability is not under test here, and the tests run on slow disks too.
+    command.arg("-Dzookeeper.forceSync=no");
+    command.arg("-cp").arg(format!("{}:{JARS}", directory.display()));
+    command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(directory.join("zoo.cfg"));
+    Process::spawn(&mut command, &directory.join("zookeeper.log"))
+}
+
 /// The package's server and the logger it was built for.
-const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-log4j12.jar";
+const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-log4j12.jar:\
+                    /usr/share/java/log4j-1.2.jar";
 
 const LOG4J: &str = "log4j.rootLogger=WARN, C
 log4j.appender.C=org.apache.log4j.ConsoleAppender
@@ -142,12 +151,18 @@ impl Server for DebianZooKeeper {
     fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+
+    fn start_again(&mut self) {
+        self.process.kill();
+        self.process = spawn_zookeeper(&self.directory);
+        wait_until_serving(self.port, &mut self.process);
+    }
 }
 
 /// Sends a four-letter word and returns the answer; `None` if nobody answers.
 pub fn four_letter_word(port: u16, word: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
     stream.write_all(word.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

@@ -45,6 +45,25 @@ impl Ran {
         self.stderr
     }
 
+    /// For a command that must have failed with `code`: its last line, which names all of these.
+    #[track_caller]
+    pub fn ends_saying(&self, code: i32, parts: &[&str]) -> String {
+        assert_eq!(self.code, code, "{self:#?}");
+        let last = self.stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        for part in parts {
+            assert!(last.contains(part), "'{part}' is not in the last line of {self:#?}");
+        }
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        last.to_string()
+    }
+
+    /// The same for a command that says nothing else.
+    #[track_caller]
+    pub fn says_only(&self, code: i32, parts: &[&str]) {
+        let last = self.ends_saying(code, parts);
+        assert_eq!(self.stderr.trim(), last.trim(), "one clear line");
+    }
+
     /// Both of what it wrote.
     pub fn output(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)

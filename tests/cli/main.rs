@@ -1,0 +1,4 @@
+//! The command `znode`, and what all three commands say of themselves.
+
+mod help;
+mod znode;

@@ -1,0 +1,95 @@
+//! Copying a tree of real files, one `cp` per file, with a record of which copies have returned.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use znodefs::ErrorCode;
+use znodefs_tests::process::die_with_this_thread;
+use znodefs_tests::{WireClient, tree};
+
+/// What is copied and how far it has come.
+pub struct Copy {
+    /// The mounted directory that is copied to.
+    target: PathBuf,
+    /// The same as a path of the service, without a slash at its end.
+    znode: String,
+    files: Vec<(PathBuf, PathBuf, Vec<u8>)>,
+    next: AtomicUsize,
+    returned: Mutex<Vec<usize>>,
+}
+
+impl Copy {
+    /// Prepares to copy the files below `source` to the mounted directory `target`, which is the
+    /// znode `znode`.
+    pub fn new(source: &Path, target: PathBuf, znode: &str) -> Copy {
+        let named = tree::files(source).into_iter();
+        let files = named.map(|(name, bytes)| (source.join(&name), name, bytes)).collect();
+        let (next, returned) = (AtomicUsize::new(0), Mutex::default());
+        Copy { target, znode: znode.to_string(), files, next, returned }
+    }
+
+    /// Number of files.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Copies all files in order; a copy that fails is left out of the record.
+    pub fn run(&self) {
+        while let Some((source, name, _)) = self.files.get(self.next.load(Ordering::Relaxed)) {
+            let target = self.target.join(name);
+            let directory = target.parent().expect("a file is in a directory");
+            if succeeds(Command::new("mkdir").arg("--parents").arg(directory))
+                && succeeds(Command::new("cp").arg("--dereference").arg(source).arg(&target))
+            {
+                let index = self.next.load(Ordering::Relaxed);
+                self.returned.lock().expect("no panic in between").push(index);
+            }
+            self.next.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The files whose copy has returned so far.
+    pub fn returned(&self) -> Vec<usize> {
+        self.returned.lock().expect("no panic in between").clone()
+    }
+
+    /// Asks the replica itself, not the mount, for each of these files.
+    ///
+    /// # Panics
+    /// If one is not there byte for byte.
+    pub fn assert_are_there(&self, returned: &[usize], client: &mut WireClient) {
+        for index in returned {
+            let (_, name, bytes) = &self.files[*index];
+            let (path, found) = self.get(name, client);
+            match found {
+                Ok(data) => assert!(data == bytes, "{path}: {} bytes differ", data.len()),
+                Err(error) => panic!("{path}: its copy had returned, but: {error}"),
+            }
+        }
+    }
+
+    /// A file whose copy has not returned is absent, new or whole: a commit is one value.
+    pub fn assert_none_is_half(&self, client: &mut WireClient) {
+        for (_, name, bytes) in &self.files {
+            let (path, found) = self.get(name, client);
+            let whole = found.map_or(true, |data| data.is_empty() || data == bytes);
+            assert!(whole, "{path}: neither empty nor whole");
+        }
+    }
+
+    fn get(&self, name: &Path, client: &mut WireClient) -> (String, Result<Bytes, ErrorCode>) {
+        let path = format!("{}/{}", self.znode, name.display());
+        let found = client.get(&path).map(|(data, _)| data.unwrap_or_default());
+        (path, found)
+    }
+}
+
+/// Whether a command ends with exit code 0; what it says is of no interest while servers die.
+fn succeeds(command: &mut Command) -> bool {
+    die_with_this_thread(command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().expect("a command of the system").success()
+}

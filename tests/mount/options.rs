@@ -1,0 +1,75 @@
+//! Mount options by their usual names.
+
+use znodefs_tests::{Backend, Mount, World, Znoded};
+
+/// Who runs a command as another user than the one who mounted.
+const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+#[test]
+fn ro_refuses_every_change_and_reads_on() {
+    let world = World::new(Backend::Znoded);
+    world.sh("mkdir d; echo x > d/f").ok();
+    let read_only = world.mount_again(&["-o", "ro"]);
+    assert_eq!(read_only.sh("cat d/f; ls d").ok(), "x\nf\n");
+    for change in ["echo y > d/f", "mkdir e", "rm d/f", "mv d e", "touch g", "truncate -s 0 d/f"] {
+        read_only.sh(change).fails("Read-only file system");
+    }
+    assert_eq!(world.sh("cat d/f").ok(), "x\n");
+}
+
+#[test]
+fn uid_gid_and_umask_are_shown() {
+    let world = World::with_options(Backend::Znoded, &["-o", "uid=1234,gid=5678,umask=027"]);
+    world.sh("mkdir d; touch f").ok();
+    assert_eq!(world.sh("stat --format='%u %g' d f").ok(), "1234 5678\n1234 5678\n");
+    let modes = world.sh("stat --format=%A d f").ok();
+    for mode in modes.lines() {
+        assert_eq!((&mode[5..6], &mode[7..10]), ("-", "---"), "{mode}");
+    }
+}
+
+#[test]
+fn only_the_mounting_user_sees_the_tree_unless_others_are_allowed() {
+    let world = World::new(Backend::Znoded);
+    world.sh("echo x > f").ok();
+    let list = |mount: &Mount| {
+        // Others must be able to reach the mountpoint itself.
+        let parent = mount.parent().unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(parent, open).unwrap();
+        let shell = znodefs_tests::Shell::new(std::path::Path::new("/"));
+        shell.sh(&format!("{AS_NOBODY} cat {}/f", mount.display()))
+    };
+    list(&world.mount).fails("Permission denied");
+    let open = world.mount_again(&["-o", "allow_other"]);
+    assert_eq!(list(&open).ok(), "x\n");
+}
+
+#[test]
+fn strict_chmod_refuses_what_no_credentials_can_keep() {
+    let world = World::with_options(Backend::Znoded, &["-o", "strict_chmod"]);
+    world.sh("touch f").ok();
+    world.sh("chmod 600 f").fails("Operation not permitted");
+}
+
+#[test]
+fn options_of_fstab_are_ignored_and_dashes_are_underscores() {
+    let server = Znoded::start();
+    let options = "_netdev,nofail,noauto,user,x-systemd.automount,nosuid,nodev,rw,allow-other";
+    let address = znodefs_tests::Server::address(&server);
+    let mount = Mount::of(&address, &["-o", options]);
+    let table = mount.table_entry().unwrap();
+    assert_eq!(table.file_system_type, "fuse.znodefs");
+    assert_eq!(table.source, address);
+    mount.sh("echo x > f; cat f").ok();
+}
+
+#[test]
+fn a_chroot_in_the_source_is_the_root_of_the_mount() {
+    let world = World::new(Backend::Znoded);
+    world.sh("mkdir --parents apps/one; echo x > apps/one/f; echo y > outside").ok();
+    let mount = Mount::of(&format!("{}/apps/one", world.address), &[]);
+    assert_eq!(mount.sh("ls; cat f").ok(), "f\nx\n");
+    mount.sh("mkdir new; mv f new/g").ok();
+    assert_eq!(world.sh("cat apps/one/new/g").ok(), "x\n");
+}
