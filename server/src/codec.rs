@@ -3,8 +3,8 @@
 //! it can be replaced. No I/O.
 
 use bincode::config::{self, Configuration, Limit};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Upper bound of one decoded record in bytes: a transaction may be larger than any client frame
 /// (ZOOKEEPER-3496), but a damaged length must not make us allocate without end.
@@ -43,4 +43,9 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         return Err(CodecError::Trailing(bytes.len() - used));
     }
     Ok(record)
+}
+
+/// Reads the record at the front of `bytes`, borrowing from them; the record and its length in bytes.
+pub fn decode_front<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, usize), CodecError> {
+    Ok(bincode::serde::borrow_decode_from_slice(bytes, CONFIGURATION)?)
 }

@@ -7,4 +7,6 @@
 
 pub mod codec;
 pub mod link;
+pub mod request_processor;
+pub mod tree;
 pub mod txn;
