@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use znodefs::wire::request::{CreateRequest, MultiOp, put_request};
 use znodefs::wire::{
-    ConnectRequest, ConnectResponse, Decoder, Encode, MultiResult, ReplyHeader, Request, Response,
-    WatchedEvent, put_frame, xid,
+    ConnectRequest, ConnectResponse, Decoder, Encode, EventType, MultiResult, ReplyHeader, Request,
+    Response, WatchedEvent, put_frame, xid,
 };
 use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
 
@@ -26,6 +26,7 @@ const SESSION_TIMEOUT_MS: i32 = 30_000;
 pub struct WireClient {
     stream: TcpStream,
     next_xid: i32,
+    awaited: VecDeque<i32>,
     events: VecDeque<WatchedEvent>,
     /// The session's id.
     pub session_id: SessionId,
@@ -64,6 +65,7 @@ impl WireClient {
         Ok(WireClient {
             stream,
             next_xid: 1,
+            awaited: VecDeque::new(),
             events: VecDeque::new(),
             session_id: response.session_id,
             password: response.password,
@@ -82,15 +84,28 @@ impl WireClient {
 
     /// Sends a request and waits for its answer; an error if the connection ends.
     pub fn try_call(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
-        let sent_xid = match request {
-            Request::Auth { .. } => xid::AUTH,
-            Request::Ping => xid::PING,
-            _ => self.next_xid,
-        };
-        self.next_xid += i32::from(sent_xid > 0);
+        self.send(&[request])?;
+        self.receive(request)
+    }
+
+    /// Sends requests without waiting for answers.
+    pub fn send(&mut self, requests: &[&Request<'_>]) -> std::io::Result<()> {
         let mut out = BytesMut::new();
-        put_request(&mut out, sent_xid, request);
-        self.stream.write_all(&out)?;
+        for request in requests {
+            let xid = match request {
+                Request::Auth { .. } => xid::AUTH,
+                Request::Ping => xid::PING,
+                _ => self.next_xid,
+            };
+            self.next_xid += i32::from(xid > 0);
+            self.awaited.push_back(xid);
+            put_request(&mut out, xid, request);
+        }
+        self.stream.write_all(&out)
+    }
+
+    /// The answer to the earliest request that has none yet, which was this one.
+    pub fn receive(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
         loop {
             let frame = read_frame(&mut self.stream)?;
             let mut decoder = Decoder::new(&frame);
@@ -100,13 +115,18 @@ impl WireClient {
                 self.events.push_back(event.expect("a watch event"));
                 continue;
             }
-            assert_eq!(header.xid, sent_xid, "answers come in request order");
+            assert_eq!(Some(header.xid), self.awaited.pop_front(), "answers in request order");
             self.last_zxid = header.zxid;
             return Ok(match ErrorCode::from_code(header.error) {
                 Some(error) => Err(error),
                 None => Ok(Response::decode(request.op_code(), &mut decoder).expect("a record")),
             });
         }
+    }
+
+    /// The events that have come before the last answer.
+    pub fn events_so_far(&mut self) -> Vec<(EventType, String)> {
+        self.events.drain(..).map(|event| (event.event_type, event.path)).collect()
     }
 
     /// The next watch event.
