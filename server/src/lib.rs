@@ -9,4 +9,5 @@ pub mod codec;
 pub mod link;
 pub mod request_processor;
 pub mod tree;
+pub mod persistence;
 pub mod txn;

@@ -1,0 +1,188 @@
+//! The durable numbers of a replica that are neither log nor snapshot: `acceptedEpoch` (the highest
+//! epoch promised), `currentEpoch` (of the last leader whose history was adopted), `identity`
+//! (which ensemble, which replica). The disk is always written before memory (ZOOKEEPER-2307).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use znodefs::{Epoch, Zxid};
+
+use super::disk::{Disk, DiskError};
+use super::file_header::{EnsembleId, FileHeader, FileKind};
+use super::small_file::{self, SmallFileError};
+use crate::codec::{self, CodecError};
+
+const ACCEPTED_EPOCH_NAME: &str = "acceptedEpoch";
+const CURRENT_EPOCH_NAME: &str = "currentEpoch";
+const IDENTITY_NAME: &str = "identity";
+
+/// Why epochs or identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochError {
+    /// One of the files.
+    #[error(transparent)]
+    File(#[from] SmallFileError),
+    /// A whole file with contents that make no sense.
+    #[error("{file} cannot be understood: {source}")]
+    Contents {
+        /// The file's path.
+        file: String,
+        /// Why.
+        source: CodecError,
+    },
+    /// An epoch never goes back.
+    #[error("{name} is {current} and cannot become {asked}")]
+    Backwards {
+        /// Which epoch.
+        name: &'static str,
+        /// What it is.
+        current: Epoch,
+        /// What it was to become.
+        asked: Epoch,
+    },
+    /// The files and the log contradict one another.
+    #[error(
+        "acceptedEpoch {accepted}, currentEpoch {current} and the newest transaction {last} contradict one \
+         another: restore the dataDir as a whole, or empty it to have it brought up to date"
+    )]
+    Inconsistent {
+        /// The highest epoch promised.
+        accepted: Epoch,
+        /// The epoch of the last leader.
+        current: Epoch,
+        /// The newest transaction.
+        last: Zxid,
+    },
+}
+
+impl From<DiskError> for EpochError {
+    fn from(error: DiskError) -> EpochError {
+        EpochError::File(error.into())
+    }
+}
+
+/// The two epochs of a replica.
+pub struct EpochFiles {
+    disk: Arc<dyn Disk>,
+    ensemble_id: EnsembleId,
+    accepted: Epoch,
+    current: Epoch,
+}
+
+impl EpochFiles {
+    /// Reads both; one that was never written is 0.
+    pub fn open(disk: Arc<dyn Disk>, ensemble_id: EnsembleId) -> Result<EpochFiles, EpochError> {
+        let read = |name: &str| -> Result<Epoch, EpochError> {
+            match small_file::read(&*disk, name, FileKind::Epoch, Some(ensemble_id))? {
+                None => Ok(Epoch(0)),
+                Some((_, payload)) => decode(&*disk, name, &payload),
+            }
+        };
+        let (accepted, current) = (read(ACCEPTED_EPOCH_NAME)?, read(CURRENT_EPOCH_NAME)?);
+        Ok(EpochFiles { disk, ensemble_id, accepted, current })
+    }
+
+    /// The highest epoch promised.
+    pub fn accepted(&self) -> Epoch {
+        self.accepted
+    }
+
+    /// The epoch of the last leader whose history was adopted.
+    pub fn current(&self) -> Epoch {
+        self.current
+    }
+
+    /// Promises an epoch; durable when it returns. After an error what is on disk is unknown and the
+    /// replica must stop.
+    pub fn set_accepted(&mut self, epoch: Epoch) -> Result<(), EpochError> {
+        self.write(ACCEPTED_EPOCH_NAME, self.accepted, epoch)?;
+        self.accepted = epoch;
+        Ok(())
+    }
+
+    /// Adopts an epoch, whose history must already be durable (ZOOKEEPER-4643); durable when it
+    /// returns. After an error what is on disk is unknown and the replica must stop.
+    pub fn set_current(&mut self, epoch: Epoch) -> Result<(), EpochError> {
+        self.write(CURRENT_EPOCH_NAME, self.current, epoch)?;
+        self.current = epoch;
+        Ok(())
+    }
+
+    /// An error unless accepted >= current >= epoch of the newest transaction (Zab: what a start
+    /// checks). For replicas of an ensemble; a standalone one has no epoch files.
+    pub fn check(&self, last: Zxid) -> Result<(), EpochError> {
+        let (accepted, current) = (self.accepted, self.current);
+        if accepted >= current && current >= last.epoch() {
+            return Ok(());
+        }
+        Err(EpochError::Inconsistent { accepted, current, last })
+    }
+
+    fn write(&self, name: &'static str, current: Epoch, asked: Epoch) -> Result<(), EpochError> {
+        if asked < current {
+            return Err(EpochError::Backwards { name, current, asked });
+        }
+        let header = header(FileKind::Epoch, self.ensemble_id);
+        let payload = encode(&*self.disk, name, &asked)?;
+        Ok(small_file::replace(&*self.disk, name, &header, &payload)?)
+    }
+}
+
+/// Who a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaIdentity {
+    /// The ensemble it belongs to.
+    pub ensemble_id: EnsembleId,
+    /// Its number there (`myid`); 0 standing alone.
+    pub replica_id: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityPayload {
+    replica_id: u64,
+}
+
+impl ReplicaIdentity {
+    /// Reads the identity; `None` when there is none yet.
+    pub fn read(disk: &dyn Disk) -> Result<Option<ReplicaIdentity>, EpochError> {
+        let Some((header, payload)) =
+            small_file::read(disk, IDENTITY_NAME, FileKind::Identity, None)?
+        else {
+            return Ok(None);
+        };
+        let payload: IdentityPayload = decode(disk, IDENTITY_NAME, &payload)?;
+        let ensemble_id = header.ensemble_id;
+        Ok(Some(ReplicaIdentity { ensemble_id, replica_id: payload.replica_id }))
+    }
+
+    /// Writes the identity; durable when it returns.
+    pub fn write(&self, disk: &dyn Disk) -> Result<(), EpochError> {
+        let payload =
+            encode(disk, IDENTITY_NAME, &IdentityPayload { replica_id: self.replica_id })?;
+        let header = header(FileKind::Identity, self.ensemble_id);
+        Ok(small_file::replace(disk, IDENTITY_NAME, &header, &payload)?)
+    }
+}
+
+fn header(kind: FileKind, ensemble_id: EnsembleId) -> FileHeader {
+    FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid: Zxid::ZERO }
+}
+
+fn encode<T: Serialize>(disk: &dyn Disk, name: &str, value: &T) -> Result<Vec<u8>, EpochError> {
+    let mut payload = Vec::new();
+    codec::encode_into(value, &mut payload)
+        .map_err(|source| EpochError::Contents { file: path(disk, name), source })?;
+    Ok(payload)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(
+    disk: &dyn Disk,
+    name: &str,
+    payload: &[u8],
+) -> Result<T, EpochError> {
+    codec::decode(payload).map_err(|source| EpochError::Contents { file: path(disk, name), source })
+}
+
+fn path(disk: &dyn Disk, name: &str) -> String {
+    disk.path_of(name).display().to_string()
+}
