@@ -179,6 +179,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         // SAFETY: ignoring a signal installs no handler.
         let _ = unsafe { signal(ignored, SigHandler::SigIgn) };
     }
+    // Executed through a link of /proc, the process would be called "exe". A name is all it is for.
+    let _ = nix::sys::prctl::set_name(c"znode-guard");
     // It fails only for a process that leads a group, which a child does not.
     let _ = setsid();
     // SAFETY: nothing in this process has opened a descriptor above 2 yet.

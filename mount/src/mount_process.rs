@@ -25,6 +25,8 @@ use crate::{logging, session};
 /// How often, and how far apart, a busy mount is tried before it is detached lazily.
 const UNMOUNT_TRIES: u32 = 20;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the users of a detached mount have until the process ends all the same.
+const DETACHED_LIMIT: Duration = Duration::from_secs(1);
 /// How long each step of an orderly end may take: somebody waits for the process.
 const STOP_STEP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -76,7 +78,10 @@ async fn mount_and_serve(plan: &Plan, guard: &mut Guard, readiness: Readiness) -
         running.stop(&mut signals).await;
         ExitCode::from(1)
     } else {
-        tracing::info!("mounted {} on {}", running.source, running.mountpoint().display());
+        // In the foreground the announcement says it.
+        if !plan.invocation.foreground {
+            tracing::info!("mounted {} on {}", running.source, running.mountpoint().display());
+        }
         notify_service_manager(&[
             sd_notify::NotifyState::Ready,
             sd_notify::NotifyState::MainPid(std::process::id()),
@@ -194,7 +199,7 @@ impl<'a> RunningMount<'a> {
         notify_service_manager(&[sd_notify::NotifyState::Stopping]);
         if !self.kernel.served.is_finished() || self.is_mounted() {
             self.unmount(signals).await;
-            let finished = tokio::time::timeout(STOP_STEP_LIMIT, self.kernel.served.finished());
+            let finished = tokio::time::timeout(DETACHED_LIMIT, self.kernel.served.finished());
             if finished.await.is_err() {
                 tracing::warn!("processes still use the mount; they get ENOTCONN from now on");
             }
