@@ -8,6 +8,8 @@
 pub mod codec;
 pub mod link;
 pub mod request_processor;
+#[cfg(test)]
+mod test_replica;
 pub mod tree;
 pub mod persistence;
 pub mod txn;
