@@ -95,10 +95,29 @@ fn the_guard_survives_what_a_terminal_sends_and_holds_no_device() {
 }
 
 #[test]
+fn a_killed_guard_is_followed_by_another() {
+    let server = Znoded::start();
+    let place = Place::new();
+    place.mount(&[&server.address()]).ok();
+    let first = process("znode-guard", &place.mountpoint);
+    send(first, Signal::SIGKILL);
+    wait_until("there is another guard", LIMIT, || {
+        processes("znode-guard", &place.mountpoint).iter().any(|guard| *guard != first)
+    });
+    // It may not have been told of the mount yet; it answers once it was.
+    assert_eq!(place.sh("echo x > $MNT/f; cat $MNT/f").ok(), "x\n");
+    place.sh("umount $MNT").ok();
+    wait_until_ended("znode-mount", &place.mountpoint);
+    wait_until_ended("znode-guard", &place.mountpoint);
+}
+
+#[test]
 fn a_dead_mount_without_a_guard_is_named_with_the_way_out() {
     let server = Znoded::start();
     let place = Place::new();
     place.mount(&[&server.address()]).ok();
+    // Stopped, the mount process cannot start another.
+    send(process("znode-mount", &place.mountpoint), Signal::SIGSTOP);
     send(process("znode-guard", &place.mountpoint), Signal::SIGKILL);
     send(process("znode-mount", &place.mountpoint), Signal::SIGKILL);
     wait_until_ended("znode-mount", &place.mountpoint);
