@@ -5,11 +5,24 @@
 //! files, clocks or randomness. Persistence reaches the disk only through a trait. The network and
 //! the replica drive them.
 
+pub mod authentication;
+pub mod cli;
+pub mod clock;
 pub mod codec;
+pub mod config;
+pub mod connection;
+pub mod four_letter_word;
 pub mod link;
-pub mod request_processor;
-#[cfg(test)]
-mod test_replica;
-pub mod tree;
+pub mod local_request;
+pub mod mailbox;
+pub mod metrics;
+pub mod net;
 pub mod persistence;
+pub mod replica;
+pub mod request_processor;
+pub mod server;
+pub mod service;
+pub mod session_id;
+pub mod session_tracker;
+pub mod tree;
 pub mod txn;

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The binary `znoded`: see `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    znodefs_server::cli::main()
+}

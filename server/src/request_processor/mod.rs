@@ -9,8 +9,6 @@ mod change;
 mod expiry;
 mod outstanding;
 mod sessions;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

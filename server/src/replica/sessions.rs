@@ -1,0 +1,176 @@
+//! Sessions: how they begin, move from connection to connection, and end.
+
+use std::sync::Arc;
+
+use tracing::{debug, info};
+use znodefs::SessionId;
+use znodefs::wire::{ConnectRequest, ConnectResponse, Encode, put_frame};
+
+use super::outstanding::Waiting;
+use super::{Effects, Replica};
+use crate::connection::{Connection, Outbox, Phase};
+
+impl Replica {
+    /// A client's ConnectRequest. What makes it no client of this replica is checked first, then its
+    /// password, and only then is the session's former connection closed.
+    pub(super) fn connect(
+        &mut self,
+        connection: Arc<Connection>,
+        request: &ConnectRequest,
+        effects: &mut Effects,
+    ) {
+        let last_applied = self.last_applied();
+        if request.last_zxid_seen > last_applied {
+            info!(
+                "client {} closed: it has seen {}, this replica is at {last_applied}; another one \
+                 may serve it",
+                connection.peer, request.last_zxid_seen
+            );
+            connection.close();
+            return;
+        }
+        let least = self.config.session_timeout_min.as_millis() as i64;
+        let most = self.config.session_timeout_max.as_millis() as i64;
+        let timeout_ms = i64::from(request.timeout_ms).clamp(least, most.max(least)) as u64;
+        if request.session_id == SessionId(0) {
+            self.open_session(connection, timeout_ms, request.read_only, effects);
+        } else {
+            self.reattach(connection, timeout_ms, request, effects);
+        }
+    }
+
+    fn open_session(
+        &mut self,
+        connection: Arc<Connection>,
+        timeout_ms: u64,
+        read_only: Option<bool>,
+        effects: &mut Effects,
+    ) {
+        let session_id = loop {
+            // One made before a clock that was set back may still be there.
+            let session_id = self.session_ids.allocate();
+            if !self.sessions.contains(session_id) {
+                break session_id;
+            }
+        };
+        let (wall_ms, owner) = (self.now.wall_ms, connection.owner());
+        let prepared = self.prepare(effects, |processor| {
+            processor.prepare_create_session(session_id, timeout_ms as i32, owner, wall_ms)
+        });
+        if let Some(txn) = prepared {
+            let waiting = Waiting::ForSession { connection, timeout_ms, read_only };
+            self.outstanding.push(txn.zxid, waiting);
+            self.propose(txn, effects);
+        }
+    }
+
+    fn reattach(
+        &mut self,
+        connection: Arc<Connection>,
+        timeout_ms: u64,
+        request: &ConnectRequest,
+        effects: &mut Effects,
+    ) {
+        let session_id = request.session_id;
+        let known = self.password_key.verify(session_id, request.password.as_deref());
+        let attached = known && {
+            let last_heard = connection.last_heard.clone();
+            last_heard.set(self.now.monotonic_ms);
+            let tree = self.database.tree.read();
+            self.processor.set_session_owner(&tree, session_id, connection.owner())
+                && self.sessions.attach(session_id, last_heard, timeout_ms)
+        };
+        if attached {
+            debug!("client {} takes up session {session_id}", connection.peer);
+            self.establish(&connection, session_id, timeout_ms, request.read_only, effects);
+            return;
+        }
+        let reason = if known { "has expired or never was" } else { "has another password" };
+        info!("client {} refused: its session {session_id} {reason}", connection.peer);
+        let mut outbox = connection.outbox();
+        put_connect_response(&mut outbox, &ConnectResponse::invalid_session(request.read_only));
+        outbox.close();
+        drop(outbox);
+        effects.wake.push(connection);
+    }
+
+    /// Gives a connection its session, and tells the client.
+    pub(super) fn establish(
+        &mut self,
+        connection: &Arc<Connection>,
+        session_id: SessionId,
+        timeout_ms: u64,
+        read_only: Option<bool>,
+        effects: &mut Effects,
+    ) {
+        let former = self.by_session.insert(session_id, Arc::clone(connection));
+        if let Some(former) = former.filter(|former| former.id != connection.id) {
+            info!("client {} closed: its session {session_id} has moved", former.peer);
+            former.close();
+        }
+        self.by_connection.insert(connection.id, Arc::clone(connection));
+        let mut outbox = connection.outbox();
+        if outbox.phase != Phase::Connecting {
+            // The client did not wait; its Disconnected event follows.
+            return;
+        }
+        outbox.phase = Phase::Established;
+        outbox.session_id = session_id;
+        outbox.timeout_ms = timeout_ms;
+        let response = ConnectResponse {
+            protocol_version: 0,
+            timeout_ms: timeout_ms as i32,
+            session_id,
+            password: self.password_key.password(session_id),
+            read_only: read_only.map(|_| false),
+        };
+        put_connect_response(&mut outbox, &response);
+        if outbox.queue_wake() {
+            effects.wake.push(Arc::clone(connection));
+        }
+    }
+
+    /// A connection is gone; its session lives on until its timeout.
+    pub(super) fn disconnected(&mut self, connection: &Arc<Connection>) {
+        self.by_connection.remove(&connection.id);
+        let session_id = connection.outbox().session_id;
+        if self.by_session.get(&session_id).is_some_and(|current| current.id == connection.id) {
+            self.by_session.remove(&session_id);
+        }
+    }
+
+    /// Closes, by a transaction each, the sessions that were silent for too long.
+    pub(super) fn expire_sessions(&mut self, effects: &mut Effects) {
+        let mut expired = Vec::new();
+        self.sessions.expire(self.now.monotonic_ms, &mut expired);
+        if expired.is_empty() {
+            return;
+        }
+        let database = Arc::clone(&self.database);
+        let tree = database.tree.read();
+        for session_id in expired {
+            info!("session {session_id} expires: its client was silent for its whole timeout");
+            let wall_ms = self.now.wall_ms;
+            let prepared = self.prepare(effects, |processor| {
+                processor.prepare_close_session(&tree, session_id, 0, wall_ms)
+            });
+            if let Some(txn) = prepared {
+                self.propose(txn, effects);
+            }
+        }
+    }
+
+    /// A session has ended: its connection goes, behind what it was still sent.
+    pub(super) fn session_closed(&mut self, session_id: SessionId, effects: &mut Effects) {
+        self.sessions.remove(session_id);
+        if let Some(connection) = self.by_session.remove(&session_id) {
+            connection.outbox().close();
+            effects.wake.push(connection);
+        }
+    }
+}
+
+fn put_connect_response(outbox: &mut Outbox, response: &ConnectResponse) {
+    put_frame(&mut outbox.buffer, |out| response.encode(out));
+    outbox.stats.sent += 1;
+}

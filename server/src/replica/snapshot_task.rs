@@ -1,0 +1,42 @@
+//! Takes a snapshot while the replica goes on: the tree is read a small block at a time, so that nobody
+//! waits for longer than one block takes.
+
+use tracing::warn;
+use znodefs::Zxid;
+
+use crate::persistence::{LogReader, SnapshotError, SnapshotFiles, purge};
+use crate::service::Database;
+use crate::tree::SnapshotCursor;
+
+/// Bytes of the tree copied under one hold of its lock.
+const BLOCK_LENGTH: usize = 64 << 10;
+
+/// Writes a snapshot of the database as it is, or becomes meanwhile, and returns the zxid that it is
+/// named by.
+pub fn write_snapshot(
+    database: &Database,
+    snapshots: &SnapshotFiles,
+) -> Result<Zxid, SnapshotError> {
+    let mut cursor = SnapshotCursor::new(&database.tree.read());
+    let mut writer = snapshots.create(cursor.zxid())?;
+    let mut block = Vec::with_capacity(BLOCK_LENGTH + (8 << 10));
+    loop {
+        block.clear();
+        let (more, newest) = {
+            let tree = database.tree.read();
+            (tree.snapshot_block(&mut cursor, BLOCK_LENGTH, &mut block), tree.last_applied())
+        };
+        writer.write_block(&block)?;
+        if !more {
+            return writer.finish(newest).map(|info| info.zxid);
+        }
+    }
+}
+
+/// Removes old snapshots and the log that only they need; what cannot be removed stays for the next
+/// time.
+pub fn purge_old(snapshots: &SnapshotFiles, log: &LogReader, snapshots_kept: usize) {
+    if let Err(error) = purge(snapshots, log, snapshots_kept) {
+        warn!("old snapshots and logs could not be removed: {error}");
+    }
+}

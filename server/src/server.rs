@@ -1,0 +1,331 @@
+//! A replica as a whole: recovers the database, starts the log, the core and the client port, and
+//! stops them. For `znoded`, for the mount's embedded replica, and for tests.
+
+mod backend;
+mod recovery;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::ServerConfig;
+use crate::connection::Phase;
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::net::{self, registry::ConnectionRegistry};
+use crate::persistence::file_disk::{FileDiskError, apache_directory};
+use crate::persistence::{Disk, FileDisk, LogThread, StorageError};
+use crate::replica::{Event, Now, Replica, ReplicaParts, core_thread};
+use crate::service::Service;
+
+use backend::StorageBackend;
+pub use recovery::Recovered;
+
+/// How long a stopping replica waits for its connections to take their last bytes.
+const CONNECTIONS_STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why a replica cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration names an ensemble.
+    #[error(
+        "the configuration has {members} server.N lines: ensembles are not built yet; leave at most \
+         one to run this replica alone"
+    )]
+    Ensemble {
+        /// How many.
+        members: usize,
+    },
+    /// A data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] FileDiskError),
+    /// What is in the data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The client port cannot be opened.
+    #[error(
+        "{address} is in use by another process: stop it, or choose another port (clientPort in the \
+         configuration, --listen on the command line)"
+    )]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The client port cannot be opened.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system refused a thread, or randomness.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// The disks of a replica; both may be the same.
+#[derive(Clone)]
+pub struct Disks {
+    /// Snapshots, epochs, identity.
+    pub data: Arc<dyn Disk>,
+    /// The transaction log.
+    pub log: Arc<dyn Disk>,
+}
+
+/// Fills a buffer with random bytes.
+pub type RandomSource = dyn Fn(&mut [u8]) -> io::Result<()> + Send + Sync;
+
+/// What a replica gets from the world beside its disks.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<RandomSource>,
+}
+
+impl Surroundings {
+    /// The machine's own clock and randomness.
+    pub fn system() -> Surroundings {
+        let random = |buffer: &mut [u8]| {
+            io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, buffer)
+        };
+        Surroundings { clock: Arc::new(SystemClock::new()), random: Arc::new(random) }
+    }
+
+    fn random_bytes<const N: usize>(&self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        (self.random)(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn random_number(&self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.random_bytes()?))
+    }
+}
+
+/// A running replica. Dropping it stops it without waiting.
+pub struct Server {
+    address: SocketAddr,
+    service: Arc<Service>,
+    tasks: Vec<JoinHandle<()>>,
+    core: Mutex<Option<std::thread::JoinHandle<()>>>,
+    ended: watch::Receiver<Option<core_thread::CoreResult>>,
+}
+
+impl Server {
+    /// Starts a replica on the directories that its configuration names; a missing data directory is
+    /// created for a replica without an ensemble. Returns once clients are served. Must be called
+    /// inside a tokio runtime, whose workers then serve the clients.
+    pub async fn start(config: ServerConfig) -> Result<Server, StartError> {
+        let opening = config.clone();
+        let disks = blocking(move || open_disks(&opening)).await??;
+        Server::start_on(config, disks, Surroundings::system()).await
+    }
+
+    /// Starts a replica on given disks, with a given clock and randomness.
+    pub async fn start_on(
+        config: ServerConfig,
+        disks: Disks,
+        surroundings: Surroundings,
+    ) -> Result<Server, StartError> {
+        if config.members.len() > 1 {
+            return Err(StartError::Ensemble { members: config.members.len() });
+        }
+        let wanted = config.client_address;
+        let listen_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse { address: wanted },
+            _ => StartError::Listen { address: wanted, source },
+        };
+        // Taken before the data is read, so that a port in use is told at once; opened afterwards.
+        let socket = net::bind(wanted).map_err(listen_error)?;
+        let recovering = (config.clone(), surroundings.clone());
+        let recovered =
+            blocking(move || recovery::recover(&recovering.0, &disks, &recovering.1)).await??;
+        let listener = socket.listen(config.listen_backlog).map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+
+        let service = Arc::new(service(config, address, &recovered, &surroundings));
+        let (core, ended) = start_core(&service, recovered, &surroundings)?;
+        let mut tasks = vec![tokio::spawn(net::accept(listener, Arc::clone(&service)))];
+        tasks.extend(core.purge);
+        Ok(Server { address, service, tasks, core: Mutex::new(Some(core.thread)), ended })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the parts of the replica share.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Waits until the replica cannot go on, and returns why; never, when it is stopped in order.
+    pub async fn failed(&self) -> String {
+        let mut ended = self.ended.clone();
+        loop {
+            if let Some(Err(reason)) = &*ended.borrow_and_update() {
+                return reason.clone();
+            }
+            if ended.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Stops in order: no more clients, then the last bytes to those there are, then the log's end.
+    pub async fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        for connection in self.service.connections.stop() {
+            connection.close();
+        }
+        let drained = async {
+            while !self.service.connections.is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(CONNECTIONS_STOP_LIMIT, drained).await.is_err() {
+            warn!("some clients did not take their last bytes");
+        }
+        self.end_core().await;
+    }
+
+    /// Stops abruptly: nobody is answered anymore, nothing is flushed on purpose. For tests; what a
+    /// crash of the machine leaves is the disk's affair.
+    pub async fn kill(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        for connection in self.service.connections.stop() {
+            connection.outbox().phase = Phase::Closed;
+            connection.wake();
+        }
+        self.end_core().await;
+    }
+
+    async fn end_core(&self) {
+        self.service.mailbox.push(Event::Stop);
+        let Some(core) = self.core.lock().take() else { return };
+        if !matches!(blocking(move || core.join()).await, Ok(Ok(()))) {
+            warn!("the core did not end in order");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        for connection in self.service.connections.stop() {
+            connection.close();
+        }
+        self.service.mailbox.push(Event::Stop);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StartError::System(io::Error::other(error)))
+}
+
+fn open_disks(config: &ServerConfig) -> Result<Disks, FileDiskError> {
+    let alone = config.members.is_empty();
+    let open = |path: &PathBuf| -> Result<Arc<dyn Disk>, FileDiskError> {
+        Ok(Arc::new(if alone { FileDisk::create(path)? } else { FileDisk::open(path)? }))
+    };
+    let data = open(&config.data_dir)?;
+    if let Some(found) = apache_directory(&config.data_dir) {
+        warn!(
+            "{} holds data of Apache ZooKeeper: it is left alone and not used; `znode import` can \
+             read it",
+            found.display()
+        );
+    }
+    let same = |other: &PathBuf| matches!((other.canonicalize(), config.data_dir.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let log = match &config.data_log_dir {
+        Some(log_dir) if !same(log_dir) => open(log_dir)?,
+        _ => Arc::clone(&data),
+    };
+    Ok(Disks { data, log })
+}
+
+fn service(
+    mut config: ServerConfig,
+    address: SocketAddr,
+    recovered: &Recovered,
+    surroundings: &Surroundings,
+) -> Service {
+    config.client_address = address;
+    Service {
+        connections: ConnectionRegistry::new(
+            config.connections_per_address_max,
+            config.connections_max,
+        ),
+        database: Arc::clone(&recovered.database),
+        metrics: Arc::new(Metrics::default()),
+        clock: Arc::clone(&surroundings.clock),
+        mailbox: Mailbox::default(),
+        started_ms: surroundings.clock.monotonic_ms(),
+        config,
+    }
+}
+
+struct Core {
+    thread: std::thread::JoinHandle<()>,
+    purge: Option<JoinHandle<()>>,
+}
+
+fn start_core(
+    service: &Arc<Service>,
+    recovered: Recovered,
+    surroundings: &Surroundings,
+) -> Result<(Core, watch::Receiver<Option<core_thread::CoreResult>>), StartError> {
+    let clock = &surroundings.clock;
+    let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
+    let parts = ReplicaParts {
+        database: recovered.database,
+        metrics: Arc::clone(&service.metrics),
+        config: service.config.clone(),
+        epoch: recovered.storage.epochs.accepted(),
+        last_logged: recovered.storage.log.last_zxid(),
+        replayed_txns: recovered.replayed_txns,
+        password_key: recovered.password_key,
+        seed: surroundings.random_number()?,
+    };
+    let replica = Replica::new(parts, now);
+    let storage = recovered.storage;
+    let log_service = Arc::clone(service);
+    let report = move |event| backend::report(&log_service, event);
+    let log = LogThread::spawn(storage.log, storage.snapshots.clone(), Box::new(report))?;
+    let purge = backend::purge_periodically(service, &storage.snapshots, &storage.reader);
+    let backend = StorageBackend::new(
+        Arc::clone(service),
+        log,
+        storage.snapshots,
+        storage.reader,
+        storage.epochs,
+    );
+    let (sender, ended) = watch::channel(None);
+    let ended_service = Arc::clone(service);
+    let on_end = move |result: core_thread::CoreResult| {
+        // Without a core nobody can be served; clients are to try elsewhere.
+        for connection in ended_service.connections.stop() {
+            connection.close();
+        }
+        info!("the core has ended");
+        sender.send_replace(Some(result));
+    };
+    let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;
+    Ok((Core { thread, purge }, ended))
+}

@@ -1,0 +1,125 @@
+//! Where the core's effects on the disk go: the log thread, the snapshot thread, the epoch files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tracing::info;
+use znodefs::Epoch;
+
+use crate::persistence::{EpochFiles, LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles};
+use crate::replica::core_thread::Backend;
+use crate::replica::snapshot_task::{purge_old, write_snapshot};
+use crate::replica::{Event, LogBatch};
+use crate::service::Service;
+
+/// The disk's side of a running replica.
+pub(super) struct StorageBackend {
+    service: Arc<Service>,
+    log: Option<LogThread>,
+    handle: LogHandle,
+    snapshots: SnapshotFiles,
+    reader: LogReader,
+    epochs: EpochFiles,
+}
+
+/// Tells the core what the log reports.
+pub(super) fn report(service: &Service, event: LogEvent) {
+    let event = match event {
+        LogEvent::Durable(zxid) => Event::TxnsDurable(zxid),
+        LogEvent::Full { durable, error } => Event::LogFull { durable, reason: error.to_string() },
+        LogEvent::Failed(error) => Event::LogFailed {
+            reason: format!("the transaction log failed, so the replica stops: {error}"),
+        },
+        LogEvent::Rolled { .. } | LogEvent::Closed => return,
+        LogEvent::Truncated { .. } | LogEvent::NotTruncated(_) | LogEvent::Reset { .. } => {
+            Event::LogFailed { reason: "the log of a replica alone was cut".into() }
+        }
+    };
+    service.mailbox.push(event);
+}
+
+/// Removes old files every so often, where that is configured (`autopurge.purgeInterval`).
+pub(super) fn purge_periodically(
+    service: &Service,
+    snapshots: &SnapshotFiles,
+    reader: &LogReader,
+) -> Option<JoinHandle<()>> {
+    let policy = service.config.purge.filter(|policy| !policy.interval.is_zero())?;
+    let (snapshots, reader) = (snapshots.clone(), reader.clone());
+    Some(tokio::spawn(async move {
+        let mut interval = tokio::time::interval(policy.interval);
+        loop {
+            interval.tick().await;
+            let (snapshots, reader) = (snapshots.clone(), reader.clone());
+            let purge = move || purge_old(&snapshots, &reader, policy.snapshots_kept);
+            // A panic there has been told on standard error; the next round tries again.
+            let _ = tokio::task::spawn_blocking(purge).await;
+        }
+    }))
+}
+
+impl StorageBackend {
+    pub(super) fn new(
+        service: Arc<Service>,
+        log: LogThread,
+        snapshots: SnapshotFiles,
+        reader: LogReader,
+        epochs: EpochFiles,
+    ) -> StorageBackend {
+        let handle = log.handle();
+        StorageBackend { service, log: Some(log), handle, snapshots, reader, epochs }
+    }
+}
+
+impl Backend for StorageBackend {
+    fn append(&mut self, batch: LogBatch) {
+        let LogBatch { bytes, ends } = batch;
+        let bytes = Bytes::from(bytes);
+        let mut start = 0;
+        let txns = ends.into_iter().map(|(zxid, end)| {
+            let payload = bytes.slice(start..end);
+            start = end;
+            (zxid, payload)
+        });
+        self.handle.append(txns.collect());
+    }
+
+    fn resume_log(&mut self) {
+        self.handle.resume();
+    }
+
+    fn take_snapshot(&mut self) {
+        self.handle.roll();
+        let (service, snapshots, reader) =
+            (Arc::clone(&self.service), self.snapshots.clone(), self.reader.clone());
+        let work = move || {
+            let result = write_snapshot(&service.database, &snapshots);
+            if let (Ok(_), Some(policy)) = (&result, service.config.purge)
+                && policy.interval.is_zero()
+            {
+                purge_old(&snapshots, &reader, policy.snapshots_kept);
+            }
+            let result = result.map_err(|error| error.to_string());
+            service.mailbox.push(Event::SnapshotDone(result));
+        };
+        let spawned = std::thread::Builder::new().name("znoded-snapshot".into()).spawn(work);
+        if let Err(error) = spawned {
+            let reason = format!("no thread for it: {error}");
+            self.service.mailbox.push(Event::SnapshotDone(Err(reason)));
+        }
+    }
+
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), String> {
+        let accepted = self.epochs.set_accepted(epoch);
+        let current = accepted.and_then(|()| self.epochs.set_current(epoch));
+        current.map_err(|error| format!("epoch {epoch} cannot be made durable: {error}"))
+    }
+
+    fn close(&mut self) {
+        if let Some(log) = self.log.take() {
+            log.shutdown();
+            info!("the log is closed");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What everything in a running replica shares: the database in memory, the configuration, the
+//! counters, and the core's mailbox.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock::Clock;
+use crate::config::ServerConfig;
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::net::registry::ConnectionRegistry;
+use crate::replica::Event;
+use crate::tree::{DataTree, WatchManager};
+
+/// The replicated state in memory and who watches it. Lock order: tree, watches, then one outbox.
+#[derive(Debug)]
+pub struct Database {
+    /// The znodes. Written by the core thread alone; read by every connection's task.
+    pub tree: RwLock<DataTree>,
+    /// The watches of this replica's connections. Whoever sets one holds the tree as well, so that no
+    /// change comes in between.
+    pub watches: Mutex<WatchManager>,
+}
+
+impl Database {
+    /// A database of a tree that nobody watches yet. `hash_seed` is random, so that clients cannot
+    /// choose paths that collide.
+    pub fn new(tree: DataTree, hash_seed: u64) -> Database {
+        Database { tree: RwLock::new(tree), watches: Mutex::new(WatchManager::new(hash_seed)) }
+    }
+}
+
+/// What the parts of a running replica share.
+pub struct Service {
+    /// What the replica was told.
+    pub config: ServerConfig,
+    /// The replicated state.
+    pub database: Arc<Database>,
+    /// The connections there are.
+    pub connections: ConnectionRegistry,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The way to the core thread.
+    pub mailbox: Mailbox<Event>,
+    /// When the replica started, milliseconds of the monotonic clock.
+    pub started_ms: u64,
+}
