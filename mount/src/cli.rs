@@ -337,8 +337,13 @@ fn servers(source: &OsStr) -> Result<ConnectString, String> {
     })
 }
 
+/// A name other than localhost would have to be looked up, and may stand for several addresses.
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| {
         format!("--listen {text:?} is not an ADDR:PORT such as {LISTEN_DEFAULT} or [::1]:2181")
     })
 }

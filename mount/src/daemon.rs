@@ -123,6 +123,8 @@ fn wait_for_verdict(mut pipe: File, child: Pid, program: &str) -> ExitCode {
         }
         Some((_, text)) => {
             let _ = io::stderr().write_all(text.as_bytes());
+            // It is taking down what it had begun; whoever tries again should not meet that.
+            let _ = waitpid(child, None);
             ExitCode::from(1)
         }
         None => {

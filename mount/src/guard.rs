@@ -27,6 +27,9 @@ use crate::logging::{self, LogTarget};
 /// The name under which the guard appears in ps(1), and by which the program knows its part.
 pub const GUARD_NAME: &str = "znode-guard";
 
+/// How long the guard may take for an answer that needs nobody else.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// Why a mount goes without its guard, or does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -72,7 +75,7 @@ impl Guard {
         let orders = process.stdin.take().ok_or_else(missing)?;
         let answers = BufReader::new(process.stdout.take().ok_or_else(missing)?);
         let mut guard = Guard { process, orders, answers };
-        guard.answer(Duration::from_secs(10))?;
+        guard.answer(ANSWER_LIMIT)?;
         Ok(guard)
     }
 
@@ -82,16 +85,31 @@ impl Guard {
     /// [`GuardError::Lost`].
     pub fn mounting(&mut self) -> Result<(), GuardError> {
         self.order(&Order::Mounting)?;
-        self.answer(Duration::from_secs(10))
+        self.answer(ANSWER_LIMIT)
     }
 
-    /// Names the mount to guard; the guard looks into it first, as any process would.
+    /// Names the mount to guard.
+    ///
+    /// # Errors
+    /// [`GuardError::Lost`].
+    pub fn armed(&mut self, identity: MountIdentity) -> Result<(), GuardError> {
+        self.order(&Order::Armed(identity))?;
+        self.answer(ANSWER_LIMIT)
+    }
+
+    /// Lets the guard look into the mount, as any process would; the mount process itself must
+    /// not, since it could never be killed while it waits for its own answer.
     ///
     /// # Errors
     /// [`GuardError::NotWorking`] when the look fails or takes longer than `limit`.
-    pub fn armed(&mut self, identity: MountIdentity, limit: Duration) -> Result<(), GuardError> {
-        self.order(&Order::Armed(identity))?;
+    pub fn look(&mut self, limit: Duration) -> Result<(), GuardError> {
+        self.order(&Order::Look)?;
         self.answer(limit)
+    }
+
+    /// Whether the guard is gone, which it never should be before the mount.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(Some(_)))
     }
 
     /// Ends the guard: nothing is mounted any more.
@@ -133,6 +151,7 @@ impl Guard {
 enum Order {
     Mounting,
     Armed(MountIdentity),
+    Look,
     Disarm,
 }
 
@@ -141,6 +160,7 @@ impl Order {
         match self {
             Order::Mounting => String::from("mounting"),
             Order::Armed(identity) => format!("armed {identity}"),
+            Order::Look => String::from("look"),
             Order::Disarm => String::from("disarm"),
         }
     }
@@ -149,6 +169,7 @@ impl Order {
         match line.split_once(' ') {
             Some(("armed", identity)) => Some(Order::Armed(identity.parse().ok()?)),
             None if line == "mounting" => Some(Order::Mounting),
+            None if line == "look" => Some(Order::Look),
             None if line == "disarm" => Some(Order::Disarm),
             _ => None,
         }
@@ -179,6 +200,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         // SAFETY: ignoring a signal installs no handler.
         let _ = unsafe { signal(ignored, SigHandler::SigIgn) };
     }
+    // Executed through a link of /proc, the process would be called "exe". A name is all it is for.
+    let _ = nix::sys::prctl::set_name(c"znode-guard");
     // It fails only for a process that leads a group, which a child does not.
     let _ = setsid();
     // SAFETY: nothing in this process has opened a descriptor above 2 yet.
@@ -302,11 +325,12 @@ impl GuardSession {
             },
             Order::Armed(identity) => {
                 self.watch = Watch::Armed(identity);
-                match fs::metadata(&self.mountpoint) {
-                    Ok(_) => reply("ok"),
-                    Err(error) => reply(&error.to_string()),
-                }
+                reply("ok");
             }
+            Order::Look => match fs::metadata(&self.mountpoint) {
+                Ok(_) => reply("ok"),
+                Err(error) => reply(&error.to_string()),
+            },
             Order::Disarm => self.watch = Watch::Idle,
         }
     }
@@ -347,7 +371,7 @@ mod tests {
     #[test]
     fn orders_survive_the_pipe() {
         let identity = MountIdentity { id: 1 << 40, device: (0, 77) };
-        for order in [Order::Mounting, Order::Armed(identity), Order::Disarm] {
+        for order in [Order::Mounting, Order::Armed(identity), Order::Look, Order::Disarm] {
             assert_eq!(Order::parse(&order.text()), Some(order));
         }
         for nonsense in ["", "armed", "armed x", "disarm now"] {

@@ -1,6 +1,7 @@
 //! The process that serves a mount, from its first connection to its end: replica, session, guard,
 //! mount; then it waits, and takes everything down in the opposite order.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -25,6 +26,8 @@ use crate::{logging, session};
 /// How often, and how far apart, a busy mount is tried before it is detached lazily.
 const UNMOUNT_TRIES: u32 = 20;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the users of a detached mount have until the process ends all the same.
+const DETACHED_LIMIT: Duration = Duration::from_secs(1);
 /// How long each step of an orderly end may take: somebody waits for the process.
 const STOP_STEP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -76,12 +79,15 @@ async fn mount_and_serve(plan: &Plan, guard: &mut Guard, readiness: Readiness) -
         running.stop(&mut signals).await;
         ExitCode::from(1)
     } else {
-        tracing::info!("mounted {} on {}", running.source, running.mountpoint().display());
+        // In the foreground the announcement says it.
+        if !plan.invocation.foreground {
+            tracing::info!("mounted {} on {}", running.source, running.mountpoint().display());
+        }
         notify_service_manager(&[
             sd_notify::NotifyState::Ready,
             sd_notify::NotifyState::MainPid(std::process::id()),
         ]);
-        running.serve_until_the_end(&mut signals).await
+        running.serve_until_the_end(guard, &mut signals).await
     };
     if let Some(path) = &plan.invocation.pid_file {
         // Somebody may have cleaned up before us.
@@ -171,8 +177,9 @@ impl<'a> RunningMount<'a> {
         text
     }
 
-    async fn serve_until_the_end(self, signals: &mut StopSignals) -> ExitCode {
+    async fn serve_until_the_end(self, guard: &mut Guard, signals: &mut StopSignals) -> ExitCode {
         tokio::select! {
+            never = self.keep_guarded(guard) => match never {},
             () = self.kernel.served.finished() => {
                 let left = MountIdentity::at(self.mountpoint()).ok();
                 if left == Some(self.kernel.identity) {
@@ -188,13 +195,40 @@ impl<'a> RunningMount<'a> {
         ExitCode::SUCCESS
     }
 
+    /// Starts a new guard whenever the one there is was killed.
+    async fn keep_guarded(&self, guard: &mut Guard) -> Infallible {
+        let Ok(mut child_ended) = signal(SignalKind::child()) else {
+            return std::future::pending().await;
+        };
+        while child_ended.recv().await.is_some() {
+            if !guard.has_ended() {
+                continue;
+            }
+            let started = Guard::start(self.mountpoint(), &self.plan.log).and_then(|mut new| {
+                new.armed(self.kernel.identity)?;
+                Ok(new)
+            });
+            match started {
+                Ok(new) => {
+                    *guard = new;
+                    tracing::warn!("the guard process was killed; started another");
+                }
+                Err(error) => {
+                    tracing::error!("without a guard, a crash leaves a dead mount: {error}");
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Unmounts, closes the session and stops the replica, in this order; each step in bounded
     /// time.
     async fn stop(self, signals: &mut StopSignals) {
         notify_service_manager(&[sd_notify::NotifyState::Stopping]);
         if !self.kernel.served.is_finished() || self.is_mounted() {
             self.unmount(signals).await;
-            let finished = tokio::time::timeout(STOP_STEP_LIMIT, self.kernel.served.finished());
+            let finished = tokio::time::timeout(DETACHED_LIMIT, self.kernel.served.finished());
             if finished.await.is_err() {
                 tracing::warn!("processes still use the mount; they get ENOTCONN from now on");
             }
@@ -259,12 +293,13 @@ impl KernelSide {
         let identity = MountIdentity::at(&mountpoint)
             .map_err(|error| MountError::Vanished { mountpoint: mountpoint.clone(), error })?;
         let serving = || -> Result<Served> {
+            guard.armed(identity)?;
             let runtime = tokio::runtime::Handle::current();
             let service = session::ClientService::shared(client);
             let served =
                 znodefs_mount::serve(service, mount_options(plan, servers), device, runtime)
                     .context("the kernel's FUSE does not shake hands")?;
-            guard.armed(identity, plan.invocation.options.connect_timeout)?;
+            guard.look(plan.invocation.options.connect_timeout)?;
             Ok(served)
         };
         match serving() {

@@ -81,6 +81,13 @@ pub enum MountpointError {
     /// Something else has that name.
     #[error("{path} is not the FUSE device: restore it with mknod -m 666 {path} c 10 229", path = .0.display())]
     NotADevice(PathBuf),
+    /// fusermount3 opens it with the user's own rights.
+    #[error(
+        "{path} is closed to you: mount as root, or let root open it to all users with \
+         chmod 666 {path}, as udev does",
+        path = .0.display()
+    )]
+    DeviceClosed(PathBuf),
     /// Users mount through a set-user-id helper.
     #[error(
         "fusermount3 was not found, and only root mounts without it: install the package fuse3"
@@ -88,7 +95,8 @@ pub enum MountpointError {
     NoFusermount,
     /// fusermount3 would refuse.
     #[error(
-        "-o {option} is refused to users: ask root to put the line user_allow_other into {FUSE_CONFIGURATION}, or mount as root"
+        "-o {option} is refused to users: ask root to put the line user_allow_other into \
+         {FUSE_CONFIGURATION}, or mount as root"
     )]
     SharingNotAllowed {
         /// `allow_other` or `allow_root`.
@@ -160,8 +168,9 @@ pub fn mounted_at(path: &Path) -> Option<MountEntry> {
 /// # Errors
 /// The first thing that stands in the way.
 pub fn check_mountpoint(path: &Path, options: &Options) -> Result<PathBuf, MountpointError> {
-    let metadata = fs::metadata(path).map_err(|error| not_there(path, error))?;
-    if !metadata.is_dir() {
+    // stat(2), and not the statx(2) of fs::metadata, which would set off an automount point.
+    let found = nix::sys::stat::stat(path).map_err(|error| not_there(path, error.into()))?;
+    if found.st_mode & libc::S_IFMT != libc::S_IFDIR {
         return Err(MountpointError::NotADirectory(path.to_owned()));
     }
     let path = fs::canonicalize(path).map_err(|error| not_there(path, error))?;
@@ -206,6 +215,9 @@ pub fn check_system(access: Access) -> Result<(), MountpointError> {
     check_device(Path::new(FUSE_DEVICE))?;
     if geteuid().is_root() {
         return Ok(());
+    }
+    if nix::unistd::access(FUSE_DEVICE, AccessFlags::R_OK | AccessFlags::W_OK).is_err() {
+        return Err(MountpointError::DeviceClosed(PathBuf::from(FUSE_DEVICE)));
     }
     if find_fusermount().is_none() {
         return Err(MountpointError::NoFusermount);

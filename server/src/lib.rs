@@ -24,5 +24,7 @@ pub mod server;
 pub mod service;
 pub mod session_id;
 pub mod session_tracker;
+#[cfg(test)]
+mod test_replica;
 pub mod tree;
 pub mod txn;

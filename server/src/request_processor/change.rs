@@ -30,7 +30,7 @@ fn validate(path: &str) -> Result<(), ErrorCode> {
 
 /// The version behind `current`, if `expected` is that or -1. -1 is left out, since no client could
 /// ever ask for it (ZOOKEEPER-4743).
-fn next_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
+pub(super) fn next_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
     if expected != -1 && expected != current {
         return Err(ErrorCode::BadVersion);
     }

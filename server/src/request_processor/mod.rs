@@ -9,6 +9,8 @@ mod change;
 mod expiry;
 mod outstanding;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -6,12 +6,19 @@
 //! connections walks one list, a connection that goes takes only its own watches along, and a watch
 //! costs a few dozen bytes.
 
+mod set_watches;
+mod slab;
+#[cfg(test)]
+mod tests;
+
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use znodefs::path;
 use znodefs::wire::{AddWatchMode, EventType, WatcherType};
+
+use slab::{NONE, Slab};
 
 /// A connection that watches. Numbers must not be used again for another connection before
 /// [`WatchManager::remove_watcher`].
@@ -73,8 +80,6 @@ fn bits_of(watcher_type: WatcherType) -> Kinds {
     }
 }
 
-const NONE: u32 = u32::MAX;
-
 /// A path with its list of watches.
 #[derive(Debug)]
 struct WatchedPath {
@@ -101,52 +106,6 @@ struct Watch {
     next_of_watcher: u32,
     previous_of_watcher: u32,
     kinds: Kinds,
-}
-
-/// Records by number; numbers of records that are gone are used again.
-#[derive(Debug)]
-struct Slab<T> {
-    records: Vec<Option<T>>,
-    free: Vec<u32>,
-}
-
-impl<T> Slab<T> {
-    fn new() -> Slab<T> {
-        Slab { records: Vec::new(), free: Vec::new() }
-    }
-
-    fn insert(&mut self, record: T) -> u32 {
-        if let Some(number) = self.free.pop() {
-            self.records[number as usize] = Some(record);
-            return number;
-        }
-        self.records.push(Some(record));
-        self.records.len() as u32 - 1
-    }
-
-    fn remove(&mut self, number: u32) {
-        self.records[number as usize] = None;
-        self.free.push(number);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.records.iter().flatten()
-    }
-}
-
-impl<T> std::ops::Index<u32> for Slab<T> {
-    type Output = T;
-
-    fn index(&self, number: u32) -> &T {
-        // Links only ever hold numbers of records that are there.
-        self.records[number as usize].as_ref().expect("a link to a record that is gone")
-    }
-}
-
-impl<T> std::ops::IndexMut<u32> for Slab<T> {
-    fn index_mut(&mut self, number: u32) -> &mut T {
-        self.records[number as usize].as_mut().expect("a link to a record that is gone")
-    }
 }
 
 /// Numbers of `wchs`: how much is watched.
@@ -216,7 +175,7 @@ impl WatchManager {
     /// that hold once. What the connection may read is for the caller to check: a watch that fires
     /// without being delivered is gone all the same.
     pub fn trigger(&mut self, event_type: EventType, path: &str, tell: &mut impl FnMut(WatcherId)) {
-        if self.watches.records.len() == self.watches.free.len() {
+        if self.watches.is_empty() {
             return;
         }
         let wanted = match event_type {
@@ -280,14 +239,10 @@ impl WatchManager {
 
     /// Takes away all watches of a connection, in time proportional to their number.
     pub fn remove_watcher(&mut self, watcher: WatcherId) {
-        let Some(&number) = self.watcher_index.get(&watcher) else { return };
-        loop {
-            let first = match self.watchers.records.get(number as usize) {
-                Some(Some(record)) if record.id == watcher => record.first,
-                // The last watch took the connection's record along.
-                _ => return,
-            };
-            self.set_kinds(first, 0);
+        while let Some(&number) = self.watcher_index.get(&watcher) {
+            // A connection is in the index only as long as it has a watch; the last one that goes
+            // takes it along.
+            self.set_kinds(self.watchers[number].first, 0);
         }
     }
 
