@@ -80,7 +80,7 @@ Mount options (-o, separated by commas; - and _ are alike):
   allow_root               let root in, besides yourself
   uid=USER, gid=GROUP      the owner that files show: a name or a number (yourself)
   umask=MASK               permission bits to take away, in octal, such as 022
-  credentials=FILE         user:password lines to authenticate with; the file must be mode 600
+  credentials=FILE         digest:user:password lines to authenticate with; mode 600
   timeout=SECS             session timeout: how long ephemerals outlive a lost connection (10)
   connect_timeout=SECS     how long to wait for the first server to answer (10)
   nonempty                 mount over a directory that has entries

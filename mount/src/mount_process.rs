@@ -20,7 +20,7 @@ use crate::embedded::EmbeddedReplica;
 use crate::guard::Guard;
 use crate::kernel_mount::{self, MountError, MountIdentity, UnmountError};
 use crate::options::Access;
-use crate::plan::Plan;
+use crate::plan::{Credential, Plan};
 use crate::{logging, session};
 
 /// How often, and how far apart, a busy mount is tried before it is detached lazily.
@@ -315,7 +315,6 @@ impl KernelSide {
 
 fn mount_options(plan: &Plan, servers: &str) -> MountOptions {
     let options = &plan.invocation.options;
-    let identity = |credential: &String| ("digest".into(), znodefs::acl::digest_id(credential));
     MountOptions {
         uid: options.uid,
         gid: options.gid,
@@ -324,7 +323,7 @@ fn mount_options(plan: &Plan, servers: &str) -> MountOptions {
         strict_chmod: options.strict_chmod,
         allow_other: options.access == Access::Everyone,
         allow_root: options.access == Access::OwnerAndRoot,
-        identities: plan.credentials.iter().map(identity).collect(),
+        identities: plan.credentials.iter().map(Credential::identity).collect(),
         ..MountOptions::new(servers)
     }
 }

@@ -53,7 +53,7 @@ pub struct Options {
     pub session_timeout: Duration,
     /// `connect_timeout=`: how long to wait for the first server to answer.
     pub connect_timeout: Duration,
-    /// `credentials=`: a file of `user:password` lines.
+    /// `credentials=`: a file of `digest:user:password` lines.
     pub credentials: Option<PathBuf>,
     /// `log=`: where log lines go instead of standard error or syslog.
     pub log_file: Option<PathBuf>,

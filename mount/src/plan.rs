@@ -22,10 +22,36 @@ const CREDENTIALS_LENGTH_MAX: u64 = 64 * 1024;
 pub struct Plan {
     /// The command line, its paths made absolute and the mountpoint without symbolic links.
     pub invocation: Invocation,
-    /// What to present to the servers, as `user:password`.
-    pub credentials: Vec<String>,
+    /// What to present to the servers.
+    pub credentials: Vec<Credential>,
     /// Where log lines go.
     pub log: LogTarget,
+}
+
+/// One authentication: a scheme that the servers know, and what it takes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// `digest`, or the name of another authentication provider.
+    pub scheme: String,
+    /// For `digest` it is `user:password`.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:***", self.scheme)
+    }
+}
+
+impl Credential {
+    /// The scheme and id that stand for it in an access control list.
+    pub fn identity(&self) -> (String, String) {
+        let id = match self.scheme.as_str() {
+            "digest" => znodefs::acl::digest_id(&self.secret),
+            _ => self.secret.clone(),
+        };
+        (self.scheme.clone(), id)
+    }
 }
 
 /// Why a mount is not even tried. Each message says what, where and what to do.
@@ -167,8 +193,9 @@ fn check_data_directory(path: &Path) -> Result<(), PlanError> {
     })
 }
 
-/// Reads `user:password` lines; blank lines and lines that begin with `#` are passed over.
-fn read_credentials(path: &Path) -> Result<Vec<String>, PlanError> {
+/// Reads `SCHEME:SECRET` lines, as `znode` does; blank lines and lines that begin with `#` are
+/// passed over.
+fn read_credentials(path: &Path) -> Result<Vec<Credential>, PlanError> {
     let refused = |reason: String| PlanError::Credentials { path: path.to_owned(), reason };
     let file = File::open(path).map_err(|error| refused(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| refused(error.to_string()))?;
@@ -194,7 +221,7 @@ fn read_credentials(path: &Path) -> Result<Vec<String>, PlanError> {
 }
 
 /// The text itself never appears in a message.
-fn parse_credentials(text: &str) -> Result<Vec<String>, String> {
+fn parse_credentials(text: &str) -> Result<Vec<Credential>, String> {
     let mut credentials = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -202,12 +229,16 @@ fn parse_credentials(text: &str) -> Result<Vec<String>, String> {
             continue;
         }
         match line.split_once(':') {
-            Some((user, _)) if !user.is_empty() => credentials.push(line.to_owned()),
-            _ => return Err(format!("line {number} is not of the form user:password")),
+            Some((scheme, secret))
+                if !scheme.is_empty() && (scheme != "digest" || secret.contains(':')) =>
+            {
+                credentials.push(Credential { scheme: scheme.into(), secret: secret.into() });
+            }
+            _ => return Err(format!("line {number} is not of the form digest:user:password")),
         }
     }
     if credentials.is_empty() {
-        return Err(String::from("it has no line of the form user:password"));
+        return Err(String::from("it has no line of the form digest:user:password"));
     }
     Ok(credentials)
 }
@@ -217,11 +248,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_lines_of_user_and_password() {
-        let text = "# for the tree\n\n alice:p:w \nbob:\n";
-        assert_eq!(parse_credentials(text).unwrap(), ["alice:p:w", "bob:"]);
-        let error = parse_credentials("alice:pw\nsecret\n").unwrap_err();
-        assert_eq!(error, "line 2 is not of the form user:password");
+    fn credentials_are_lines_of_scheme_and_secret() {
+        let text = "# for the tree\n\n digest:alice:p:w \nother:secret\n";
+        let read = parse_credentials(text).unwrap();
+        let expected = [("digest", "alice:p:w"), ("other", "secret")];
+        let parts = read.iter().map(|one| (one.scheme.as_str(), one.secret.as_str()));
+        assert!(parts.eq(expected), "{read:?}");
+        assert_eq!(format!("{read:?}"), "[digest:***, other:***]");
+        for text in ["digest:a:pw\nsecret\n", "digest:a:pw\ndigest:secret\n"] {
+            let error = parse_credentials(text).unwrap_err();
+            assert_eq!(error, "line 2 is not of the form digest:user:password");
+        }
         assert!(parse_credentials("#\n").unwrap_err().contains("no line"));
     }
 
@@ -229,14 +266,15 @@ mod tests {
     fn a_credentials_file_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("credentials");
-        fs::write(&path, "alice:pw\n").unwrap();
+        fs::write(&path, "digest:alice:pw\n").unwrap();
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let message = read_credentials(&path).unwrap_err().to_string();
-            assert!(message.contains("chmod 600") && !message.contains("pw"), "{message}");
+            assert!(message.contains("chmod 600") && !message.contains("alice"), "{message}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read_credentials(&path).unwrap(), ["alice:pw"]);
+        let identity = read_credentials(&path).unwrap()[0].identity();
+        assert_eq!(identity, ("digest".into(), znodefs::acl::digest_id("alice:pw")));
         let message = read_credentials(&directory.path().join("none")).unwrap_err().to_string();
         assert!(message.contains("none: No such file"), "{message}");
     }

@@ -10,7 +10,7 @@ use znodefs::wire::Request;
 use znodefs::{ErrorCode, SessionId};
 use znodefs_mount::service::{PendingReply, Service, ServiceError, SessionState};
 
-use crate::plan::Plan;
+use crate::plan::{Credential, Plan};
 
 /// Opens the session and checks that the chroot exists.
 ///
@@ -19,12 +19,11 @@ use crate::plan::Plan;
 /// credential was refused, or there is no such chroot.
 pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
     let options = &plan.invocation.options;
-    let auth = plan.credentials.iter();
-    let auth = auth.map(|credential| ("digest".into(), Bytes::from(credential.clone()))).collect();
+    let present = |one: &Credential| (one.scheme.clone(), Bytes::from(one.secret.clone()));
     let client_options = ClientOptions {
         session_timeout: options.session_timeout,
         connect_timeout: Some(options.connect_timeout),
-        auth,
+        auth: plan.credentials.iter().map(present).collect(),
         renew_session: true,
         ..ClientOptions::default()
     };

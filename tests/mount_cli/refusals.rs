@@ -38,7 +38,7 @@ fn a_chroot_that_does_not_exist_is_named_with_the_command_that_makes_it() {
 fn secrets_that_others_can_read_are_refused() {
     let place = Place::new();
     let file = place.directory.join("secret");
-    std::fs::write(&file, "alice:hunter2\n").unwrap();
+    std::fs::write(&file, "digest:alice:hunter2\n").unwrap();
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     let ran = place.mount(&["-o", "credentials=secret", "127.0.0.1:1"]);
     ran.says_only(1, &["secret", "chmod 600"]);
