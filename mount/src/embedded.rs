@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
+use znodefs_server::config::ServerConfig;
+use znodefs_server::server::Server;
 
 /// A running replica. It is stopped with [`EmbeddedReplica::stop`]; dropped, it ends as a crash
 /// would end it, which loses nothing that was acknowledged.
 pub struct EmbeddedReplica {
-    address: SocketAddr,
+    server: Server,
 }
 
 impl EmbeddedReplica {
@@ -16,17 +18,25 @@ impl EmbeddedReplica {
     /// on `listen`; port 0 takes a free one.
     ///
     /// # Errors
-    /// The port is in use, or the directory cannot be used.
+    /// The port is in use, or the directory cannot be used; the replica's own words.
     pub async fn start(directory: &Path, listen: SocketAddr) -> Result<EmbeddedReplica> {
-        let _ = EmbeddedReplica { address: listen };
-        bail!("an embedded replica in {} is not built yet", directory.display())
+        let config = ServerConfig::standalone(directory, listen);
+        let server = Server::start(config).await.context("cannot start the replica")?;
+        Ok(EmbeddedReplica { server })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.server.address()
+    }
+
+    /// Waits until it cannot go on, and says why.
+    pub async fn failed(&self) -> String {
+        self.server.failed().await
     }
 
     /// Stops it: what was acknowledged is on disk, the port is free.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
 }

@@ -189,10 +189,23 @@ impl<'a> RunningMount<'a> {
                 }
                 tracing::info!("{} was unmounted; ending", self.mountpoint().display());
             }
+            reason = self.replica_failed() => {
+                tracing::error!("the replica inside cannot go on: {reason}; unmounting");
+                self.stop(signals).await;
+                return ExitCode::from(1);
+            }
             name = signals.next() => tracing::info!("{name}: unmounting and ending"),
         }
         self.stop(signals).await;
         ExitCode::SUCCESS
+    }
+
+    /// Waits for ever when there is no replica inside.
+    async fn replica_failed(&self) -> String {
+        match &self.replica {
+            Some(replica) => replica.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Starts a new guard whenever the one there is was killed.
