@@ -31,6 +31,14 @@ cargo_command() {
     cargo install --locked "$@" "$name"
 }
 
+# Rust is left to the user, the linker it needs is not.
+need_rust() {
+    # A shell that was not started by a login may not know of rustup's directory.
+    command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+    command -v cc >/dev/null || debian_packages gcc libc6-dev
+}
+
 # Mounting needs the kernel's FUSE device.
 need_fuse() {
     [ -e /dev/fuse ] ||

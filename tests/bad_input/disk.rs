@@ -6,6 +6,9 @@ use std::process::Command;
 
 use znodefs_tests::{Directory, Ran, Server, Shell, WireClient, Znoded, binary, free_port};
 
+/// The exit code for a data directory that cannot be used, as ZooKeeper's servers have it.
+const DATA_UNUSABLE: i32 = 3;
+
 /// Number of values that are acknowledged before the log is damaged.
 const VALUES: usize = 100;
 
@@ -105,7 +108,7 @@ fn a_log_damaged_in_the_middle_is_refused_by_name_and_offset() {
     write_at(&log, middle, &[!byte]);
     let directory = server.data_directory().parent().unwrap().to_path_buf();
     let ran = start(&mut Znoded::command(&directory, free_port()));
-    let line = ran.ends_saying(1, &[&log.display().to_string(), "offset"]);
+    let line = ran.ends_saying(DATA_UNUSABLE, &[&log.display().to_string(), "offset"]);
     assert!(line.chars().any(|c| c.is_ascii_digit()), "{line}");
     // Nothing was touched: undoing the damage brings everything back.
     write_at(&log, middle, &[byte]);
@@ -120,7 +123,7 @@ fn a_file_in_place_of_the_directory_is_named() {
     let file = directory.join("data");
     std::fs::write(&file, "not a directory").unwrap();
     let ran = start(&mut Znoded::command(&directory, free_port()));
-    ran.ends_saying(1, &[&file.display().to_string()]);
+    ran.ends_saying(DATA_UNUSABLE, &[&file.display().to_string()]);
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn a_directory_that_may_not_be_read_is_named() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
     command.arg("--standalone").arg(&data).arg("--listen");
     command.arg(format!("127.0.0.1:{}", free_port()));
-    start(&mut command).ends_saying(1, &[&data.display().to_string(), "ermission denied"]);
+    start(&mut command).ends_saying(DATA_UNUSABLE, &[&data.display().to_string(), "ermission denied"]);
 }
 
 #[test]
@@ -144,5 +147,5 @@ fn a_directory_in_use_by_another_replica_is_named() {
     let server = Znoded::start();
     let directory = server.data_directory().parent().unwrap().to_path_buf();
     let ran = start(&mut Znoded::command(&directory, free_port()));
-    ran.ends_saying(1, &[&server.data_directory().display().to_string()]);
+    ran.ends_saying(DATA_UNUSABLE, &[&server.data_directory().display().to_string()]);
 }
