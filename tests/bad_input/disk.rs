@@ -139,7 +139,8 @@ fn a_directory_that_may_not_be_read_is_named() {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
     command.arg("--standalone").arg(&data).arg("--listen");
     command.arg(format!("127.0.0.1:{}", free_port()));
-    start(&mut command).ends_saying(DATA_UNUSABLE, &[&data.display().to_string(), "ermission denied"]);
+    start(&mut command)
+        .ends_saying(DATA_UNUSABLE, &[&data.display().to_string(), "ermission denied"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The command `znode`, and what all three commands say of themselves.
 
 mod help;
+mod quickstart;
 mod znode;
