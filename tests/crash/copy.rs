@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use znodefs::ErrorCode;
@@ -17,8 +17,19 @@ pub struct Copy {
     /// The same as a path of the service, without a slash at its end.
     znode: String,
     files: Vec<(PathBuf, PathBuf, Vec<u8>)>,
-    next: AtomicUsize,
     returned: Mutex<Vec<usize>>,
+    given_up: AtomicBool,
+}
+
+/// Ends a copy when the test that watches it fails, so that the failure is not held up.
+pub struct GiveUp<'a>(pub &'a Copy);
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.given_up.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Copy {
@@ -27,8 +38,13 @@ impl Copy {
     pub fn new(source: &Path, target: PathBuf, znode: &str) -> Copy {
         let named = tree::files(source).into_iter();
         let files = named.map(|(name, bytes)| (source.join(&name), name, bytes)).collect();
-        let (next, returned) = (AtomicUsize::new(0), Mutex::default());
-        Copy { target, znode: znode.to_string(), files, next, returned }
+        Copy {
+            target,
+            znode: znode.to_string(),
+            files,
+            returned: Mutex::default(),
+            given_up: AtomicBool::new(false),
+        }
     }
 
     /// Number of files.
@@ -38,16 +54,17 @@ impl Copy {
 
     /// Copies all files in order; a copy that fails is left out of the record.
     pub fn run(&self) {
-        while let Some((source, name, _)) = self.files.get(self.next.load(Ordering::Relaxed)) {
+        for (index, (source, name, _)) in self.files.iter().enumerate() {
+            if self.given_up.load(Ordering::Relaxed) {
+                return;
+            }
             let target = self.target.join(name);
             let directory = target.parent().expect("a file is in a directory");
             if succeeds(Command::new("mkdir").arg("--parents").arg(directory))
                 && succeeds(Command::new("cp").arg("--dereference").arg(source).arg(&target))
             {
-                let index = self.next.load(Ordering::Relaxed);
                 self.returned.lock().expect("no panic in between").push(index);
             }
-            self.next.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -7,13 +7,8 @@ use znodefs_tests::binaries::source_directory;
 use znodefs_tests::deadline::pause;
 use znodefs_tests::{Mount, Random, Server, WireClient, Znoded};
 
-use crate::copy::Copy;
-
-/// How many times the whole is done.
-fn rounds() -> u64 {
-    let given = std::env::var("ZNODEFS_CRASH_ROUNDS").ok();
-    given.and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
-}
+use crate::copy::{Copy, GiveUp};
+use crate::rounds;
 
 /// Copies `source` into a fresh tree and kills the replica again and again until the copy is
 /// through. After each restart every file whose copy had returned before the kill is looked up.
@@ -24,6 +19,7 @@ fn survives_kills(source: &Path, random: &mut Random) {
     let copy = Copy::new(source, mount.join("copy"), "/copy");
     let mut kills = 0;
     std::thread::scope(|scope| {
+        let _give_up = GiveUp(&copy);
         let copier = scope.spawn(|| copy.run());
         while !copier.is_finished() {
             pause(Duration::from_micros(random.between(1_000, 400_000)));

@@ -4,5 +4,12 @@
 //! `ZNODEFS_CRASH_ROUNDS` runs more rounds than the everyday test does, `ZNODEFS_SEED` repeats one.
 
 mod copy;
+mod forgetful_disk;
 mod kill;
 mod sync_before_reply;
+
+/// How many times the whole is done.
+fn rounds() -> u64 {
+    let given = std::env::var("ZNODEFS_CRASH_ROUNDS").ok();
+    given.and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
+}
