@@ -1,0 +1,192 @@
+//! The commands of `znode`, one file each, and what they share: global options, the connection, how
+//! a failure is told. Data alone goes to standard output; everything else to standard error.
+
+mod acl;
+mod arguments;
+mod create;
+mod failure;
+mod get;
+mod ls;
+mod output;
+mod rm;
+mod set;
+mod stat;
+mod tree_walk;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Parser, Subcommand};
+use znodefs::client::{Client, ClientOptions, ConnectString};
+
+use arguments::{parse_credential, parse_duration};
+use failure::Failure;
+
+/// Look at and change the znodes of a ZooKeeper ensemble.
+#[derive(Debug, Parser)]
+#[command(name = "znode", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// Short for --servers, before the command only
+    // Behind `create`, -s means sequential, as zkCli's users know it.
+    #[arg(short = 's', value_name = "SERVERS", help_heading = "Connection")]
+    short_servers: Option<ConnectString>,
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  znode create -p /app/db/url 'postgres://db.example'   make a znode, and its parents
+  znode get /app/db/url                                 its data, byte for byte
+  znode set /app/db/url - < url.txt                     replace the data by a file's
+  znode ls -l /app                                      children, with version, size, time
+  znode rm -r /app                                      a znode and all below it
+  znode -s zk1:2181,zk2:2181/app get /db/url            other servers, and a subtree as root
+
+Exit status: 0 done; 1 failed, and the message says which znode and why; 2 wrong usage.";
+
+/// Options that stand before or behind any command.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The servers, and the znode to take as root
+    #[arg(long, global = true, value_name = "HOST[:PORT],…[/CHROOT]")]
+    #[arg(env = "ZNODE_SERVERS", default_value = "127.0.0.1:2181", help_heading = "Connection")]
+    servers: ConnectString,
+    /// Session timeout: how long an operation outlives the loss of every server
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s")]
+    #[arg(value_parser = parse_duration, help_heading = "Connection")]
+    timeout: Duration,
+    /// How long to look for a server that answers
+    #[arg(long, global = true, value_name = "DURATION", default_value = "3s")]
+    #[arg(value_parser = parse_duration, help_heading = "Connection")]
+    connect_timeout: Duration,
+    /// A credential to present, such as digest:user:password (may be given again; other users of
+    /// this machine can see it: --credentials keeps it secret)
+    #[arg(long, global = true, value_name = "SCHEME:CREDENTIAL")]
+    #[arg(value_parser = parse_credential, help_heading = "Connection")]
+    auth: Vec<(String, Bytes)>,
+    /// A file with one SCHEME:CREDENTIAL on each line; # starts a comment
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    credentials: Option<std::path::PathBuf>,
+    /// Say more on standard error (-vv: still more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Get(get::Get),
+    Set(set::Set),
+    Ls(ls::Ls),
+    Create(create::Create),
+    Rm(rm::Rm),
+    Stat(stat::Stat),
+    Acl(acl::Acl),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.global.verbose);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let servers = cli.short_servers.as_ref().unwrap_or(&cli.global.servers);
+    let client = cli.global.connect(servers).await?;
+    let result = match cli.command {
+        Command::Get(get) => get.run(&client).await,
+        Command::Set(set) => set.run(&client).await,
+        Command::Ls(ls) => ls.run(&client).await,
+        Command::Create(create) => create.run(&client).await,
+        Command::Rm(rm) => rm.run(&client).await,
+        Command::Stat(stat) => stat.run(&client).await,
+        Command::Acl(acl) => acl.run(&client).await,
+    };
+    // The command has its result; a session that cannot be closed ends by itself.
+    if let Err(error) = client.close().await {
+        tracing::info!("{error}");
+    }
+    result
+}
+
+impl Global {
+    async fn connect(&self, servers: &ConnectString) -> Result<Client, Failure> {
+        let mut auth = self.auth.clone();
+        if let Some(file) = &self.credentials {
+            auth.extend(arguments::read_credentials(file)?);
+        }
+        let options = ClientOptions {
+            session_timeout: self.timeout,
+            connect_timeout: Some(self.connect_timeout),
+            auth,
+            ..ClientOptions::default()
+        };
+        Client::connect(servers, options).await.map_err(Failure::connecting)
+    }
+}
+
+/// Log lines go to standard error; RUST_LOG chooses them, else -v does.
+fn start_logging(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2_and_names_the_offending_value() {
+        for (arguments, named) in [
+            (vec!["znode", "get", "app"], "must start with /"),
+            (vec!["znode", "get", "/app/"], "must not end with /"),
+            (vec!["znode", "-s", "a:b", "get", "/"], "port 'b'"),
+            (vec!["znode", "--auth", "digest", "get", "/"], "SCHEME:CREDENTIAL"),
+            (vec!["znode", "--timeout", "soon", "get", "/"], "soon"),
+            (vec!["znode", "set", "/a"], "DATA"),
+            (vec!["znode", "set", "/a", "x", "--file", "y"], "--file"),
+            (vec!["znode", "rm", "/"], "root"),
+            (vec!["znode", "create", "/a", "--acl", "world:anyone"], "PERMISSIONS"),
+            (vec!["znode", "create", "-e", "-c", "/a"], "--container"),
+            (vec!["znode", "frobnicate"], "frobnicate"),
+        ] {
+            let error = Cli::try_parse_from(&arguments).expect_err(&format!("{arguments:?}"));
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+            assert!(error.to_string().contains(named), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_help_with_examples() {
+        for command in Cli::command().get_subcommands_mut() {
+            let help = command.render_help().to_string();
+            assert!(help.contains("znode "), "{help}");
+        }
+    }
+}
