@@ -63,6 +63,11 @@ impl LogReader {
         })
     }
 
+    /// Whether there is no file of the log.
+    pub(super) fn has_no_segments(&self) -> bool {
+        self.index.with(|view| view.segments.is_empty())
+    }
+
     pub(super) fn index(&self) -> &LogIndex {
         &self.index
     }

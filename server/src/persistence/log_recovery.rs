@@ -15,7 +15,7 @@ use super::log_format::{ALIGNMENT, RecordHeader, RecordKind, RecordReader, Salt,
 use super::log_index::{LogIndex, LogView, Segment, parse_segment_name};
 use super::txn_log::{ActiveSegment, CutTail, LogOptions};
 
-const ZERO_CHUNK_LENGTH: usize = 1 << 20;
+const CHUNK_LENGTH: usize = 1 << 20;
 
 /// What was found.
 pub(super) struct Recovered {
@@ -60,6 +60,8 @@ pub(super) fn recover(disk: &dyn Disk, options: &LogOptions) -> Result<Recovered
         let file = newest.name.clone();
         cut = Some(CutTail { file, offset: tail.end, bytes: tail.garbage, last: tail.last });
     }
+    make_durable(&mut *file, &tail)?;
+    disk.sync_dir()?;
     let active = ActiveSegment {
         file,
         name: newest.name,
@@ -204,16 +206,38 @@ struct Tail {
     length: u64,
     /// How many bytes behind the end are not just zeros.
     garbage: u64,
+    /// Where the last batch begins.
+    last_batch: u64,
+}
+
+/// Makes what was found certain. The process before may have ended between the last write and its
+/// sync, or because of a failed sync: then the bytes are only in memory, and the kernel may take
+/// them for clean. So they are written again. Earlier batches, and the header, were synced before
+/// the last batch was written.
+fn make_durable(file: &mut dyn DiskFile, tail: &Tail) -> Result<(), DiskError> {
+    let mut from = if tail.end > HEADER_LENGTH as u64 { tail.last_batch } else { 0 };
+    let mut chunk = vec![0; CHUNK_LENGTH.min((tail.end - from) as usize)];
+    while from < tail.end {
+        let part = chunk.len().min((tail.end - from) as usize);
+        let count = read_full(file, from, &mut chunk[..part])?;
+        if count == 0 {
+            break;
+        }
+        file.write_at(from, &chunk[..count])?;
+        from += count as u64;
+    }
+    file.sync_data()
 }
 
 fn find_end(disk: &dyn Disk, segment: &Segment, salt: Salt) -> Result<Tail, LogError> {
     let file = disk.open_read(&segment.name)?;
     let length = file.length()?;
     let mut reader = RecordReader::new(file, salt, length);
-    let mut last = segment.previous;
+    let (mut last, mut last_batch) = (segment.previous, HEADER_LENGTH as u64);
     while let Some(record) = reader.step()? {
         check_order(disk, &segment.name, last, &record)?;
         last = record.zxid;
+        last_batch = record.batch_offset;
     }
     let end = reader.offset();
     let file = reader.into_file();
@@ -231,7 +255,7 @@ fn find_end(disk: &dyn Disk, segment: &Segment, salt: Salt) -> Result<Tail, LogE
         );
         return Err(damaged(disk, &segment.name, end, reason));
     }
-    Ok(Tail { end, last, length, garbage })
+    Ok(Tail { end, last, length, garbage, last_batch })
 }
 
 /// An error unless `record` may come behind transaction `last`.
@@ -270,7 +294,7 @@ fn read_full(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> Result<usiz
 
 /// The place of the last byte in `from..to` that is not zero.
 fn last_nonzero(file: &dyn DiskFile, from: u64, to: u64) -> Result<Option<u64>, DiskError> {
-    let mut chunk = vec![0; ZERO_CHUNK_LENGTH.min((to - from.min(to)) as usize)];
+    let mut chunk = vec![0; CHUNK_LENGTH.min((to - from.min(to)) as usize)];
     let mut end = to;
     while end > from {
         let start = end.saturating_sub(chunk.len() as u64).max(from);

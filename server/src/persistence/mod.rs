@@ -35,3 +35,6 @@ pub use snapshot::{SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use snapshot_files::SnapshotFiles;
 pub use storage::{Storage, StorageError, StorageOptions, StorageParts};
 pub use txn_log::{LogOptions, TxnLog};
+
+#[cfg(test)]
+mod tests;

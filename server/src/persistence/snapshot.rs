@@ -105,7 +105,7 @@ pub struct SnapshotInfo {
     pub newest: Zxid,
     /// The history it belongs to (see `storage`).
     pub generation: u64,
-    /// Whether it came from elsewhere and begins its generation, so that no log need lead up to it.
+    /// Whether it began its generation, so that no log need lead up to it.
     pub installed: bool,
     /// How many blocks it has.
     pub blocks: u64,
@@ -132,6 +132,18 @@ fn block_checksum(ensemble_id: EnsembleId, index: u64, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&head), payload)
 }
 
+/// Where a snapshot comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    /// This replica's own state.
+    Own {
+        /// Whether there is no log that leads up to it.
+        begins: bool,
+    },
+    /// Another replica's state, or a backup: a new generation.
+    Elsewhere,
+}
+
 /// Writes one snapshot. Dropped without [`SnapshotWriter::finish`], it leaves nothing behind.
 pub struct SnapshotWriter {
     files: SnapshotFiles,
@@ -152,14 +164,18 @@ impl SnapshotWriter {
     pub(super) fn create(
         files: SnapshotFiles,
         zxid: Zxid,
-        installed: bool,
+        origin: Origin,
     ) -> Result<SnapshotWriter, SnapshotError> {
         let (generation, era) = files.generation_and_era();
+        let (generation, installed) = match origin {
+            Origin::Own { begins } => (generation, begins),
+            Origin::Elsewhere => (generation + 1, true),
+        };
         let header = FileHeader {
             kind: FileKind::Snapshot,
             flags: if installed { FLAG_INSTALLED } else { 0 },
             ensemble_id: files.ensemble_id(),
-            generation: if installed { generation + 1 } else { generation },
+            generation,
             zxid,
         };
         let name = temporary_name(zxid);

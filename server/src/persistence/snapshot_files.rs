@@ -9,8 +9,9 @@ use znodefs::Zxid;
 
 use super::disk::Disk;
 use super::file_header::EnsembleId;
+use super::log_reader::LogReader;
 use super::snapshot::{
-    SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter, parse_snapshot_name,
+    Origin, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter, parse_snapshot_name,
 };
 
 /// The snapshots in one directory; clones are the same set.
@@ -25,16 +26,23 @@ struct Shared {
     generation: u64,
     /// Rises with every change of history.
     era: u64,
+    /// The log that the snapshots belong to.
+    log: Option<LogReader>,
 }
 
 impl SnapshotFiles {
     /// The snapshots of `ensemble_id` in `disk`.
     pub fn new(disk: Arc<dyn Disk>, ensemble_id: EnsembleId) -> SnapshotFiles {
-        let shared = Arc::new(Mutex::new(Shared { generation: 0, era: 0 }));
+        let shared = Arc::new(Mutex::new(Shared { generation: 0, era: 0, log: None }));
         SnapshotFiles { disk, ensemble_id, shared }
     }
 
-    /// The whole-looking snapshots (header and trailer are right), newest first. A damaged one is
+    /// Says which log the snapshots belong to.
+    pub(super) fn attach_log(&self, log: LogReader) {
+        self.shared.lock().log = Some(log);
+    }
+
+    /// The whole-looking snapshots (header and trailer are right) of all generations, newest first. A damaged one is
     /// left out with a warning.
     ///
     /// Errors: one of another version or ensemble, and a disk that cannot be read.
@@ -59,14 +67,18 @@ impl SnapshotFiles {
     /// Begins a snapshot of this replica's own state, of which every transaction up to `zxid` is
     /// durable and applied.
     pub fn create(&self, zxid: Zxid) -> Result<SnapshotWriter, SnapshotError> {
-        SnapshotWriter::create(self.clone(), zxid, false)
+        // With no log at all, this snapshot takes the place of the installed one that began the
+        // generation.
+        let begins = |log: &LogReader| log.has_no_segments() && log.last_zxid() == zxid;
+        let begins = self.shared.lock().log.as_ref().is_some_and(begins);
+        SnapshotWriter::create(self.clone(), zxid, Origin::Own { begins })
     }
 
     /// Begins a snapshot that replaces this replica's history (it comes from the leader, or from a
     /// backup): once it is finished, the log and all other snapshots are void, atomically, and the
     /// log is to be emptied with `reset`.
     pub fn create_installed(&self, zxid: Zxid) -> Result<SnapshotWriter, SnapshotError> {
-        SnapshotWriter::create(self.clone(), zxid, true)
+        SnapshotWriter::create(self.clone(), zxid, Origin::Elsewhere)
     }
 
     /// Opens a listed snapshot.
@@ -82,19 +94,28 @@ impl SnapshotFiles {
     }
 
     /// Removes all snapshots that may hold transactions later than `zxid`, newest first; snapshots
-    /// being written are overtaken. Done before the log is cut at `zxid`.
-    pub fn remove_newer_than(&self, zxid: Zxid) -> Result<(), SnapshotError> {
-        // A finishing snapshot waits here, and then finds another era.
+    /// being written are overtaken. Done before the log is cut at `zxid`. Returns `false`, having
+    /// done nothing, when the state at `zxid` could not be rebuilt from what would be left.
+    pub(super) fn cut_at(&self, zxid: Zxid, log: &LogReader) -> Result<bool, SnapshotError> {
+        // Neither a purge nor a finishing snapshot comes between.
         let mut shared = self.shared.lock();
-        shared.era += 1;
-        for info in self.list()? {
-            if info.newest > zxid || info.zxid > zxid {
-                info!("{} is newer than {zxid}: removed", self.disk.path_of(&info.name).display());
-                self.disk.remove(&info.name)?;
-                self.disk.sync_dir()?;
-            }
+        let base = log.base();
+        let mut rebuildable = base == Zxid::ZERO && shared.generation == 0;
+        let found = self.list()?;
+        for info in &found {
+            let fits = info.newest <= zxid && info.zxid >= base;
+            rebuildable = rebuildable || (fits && self.verify(info).is_ok());
         }
-        Ok(())
+        if zxid < base || !rebuildable {
+            return Ok(false);
+        }
+        shared.era += 1;
+        for info in found.iter().filter(|info| info.newest > zxid) {
+            info!("{} is newer than {zxid}: removed", self.disk.path_of(&info.name).display());
+            self.disk.remove(&info.name)?;
+            self.disk.sync_dir()?;
+        }
+        Ok(true)
     }
 
     /// Takes the generation of a snapshot just installed, or found at the start, and removes
@@ -116,11 +137,19 @@ impl SnapshotFiles {
         Ok(())
     }
 
+    /// Puts a snapshot that proved damaged aside, as `snapshot.….damaged`.
+    pub(super) fn set_aside(&self, info: &SnapshotInfo) -> Result<(), SnapshotError> {
+        self.disk.rename(&info.name, &format!("{}.damaged", info.name))?;
+        self.disk.sync_dir()?;
+        Ok(())
+    }
+
     /// The generation of the history that new snapshots belong to.
     pub fn generation(&self) -> u64 {
         self.shared.lock().generation
     }
 
+    /// The generation, and a number that rises with every change of history.
     pub(super) fn generation_and_era(&self) -> (u64, u64) {
         let shared = self.shared.lock();
         (shared.generation, shared.era)

@@ -243,11 +243,9 @@ impl Storage {
         self.parts.as_ref().map(|parts| parts.identity)
     }
 
-    /// Whether there is no data at all: no snapshot, no transaction.
+    /// Whether no transaction was ever taken, neither in the log nor in a snapshot.
     pub fn is_empty(&self) -> bool {
-        let Some(parts) = &self.parts else { return true };
-        parts.log.last_zxid() == Zxid::ZERO
-            && parts.snapshots.list().is_ok_and(|snapshots| snapshots.is_empty())
+        self.last_zxid() == Zxid::ZERO
     }
 
     /// The newest transaction in log or snapshots.
@@ -310,6 +308,7 @@ impl Storage {
         let epochs = EpochFiles::open(self.data.clone(), ensemble_id)?;
         self.cut = cut;
         let reader = log.reader();
+        snapshots.attach_log(reader.clone());
         self.parts = Some(StorageParts { identity, log, reader, snapshots, epochs });
         Ok(())
     }
@@ -376,17 +375,10 @@ pub fn truncate(
     if zxid >= log.last_zxid() {
         return Ok(log.last_zxid());
     }
-    let base = log.base();
-    let mut rebuildable = base == Zxid::ZERO && snapshots.generation() == 0;
-    for info in snapshots.list()? {
-        let fits = info.newest <= zxid && info.zxid >= base;
-        rebuildable = rebuildable || (fits && snapshots.verify(&info).is_ok());
-    }
-    if zxid < base || !rebuildable {
-        return Err(LogError::NotReachingBack { base, asked: zxid }.into());
-    }
     // First the snapshots: with the log still whole, an older one leads to the same state.
-    snapshots.remove_newer_than(zxid)?;
+    if !snapshots.cut_at(zxid, &log.reader())? {
+        return Err(LogError::NotReachingBack { base: log.base(), asked: zxid }.into());
+    }
     Ok(log.truncate_to(zxid)?)
 }
 
@@ -397,7 +389,8 @@ fn remove_temporary_files(disk: &dyn Disk) -> Result<(), DiskError> {
             disk.remove(&name)?;
         }
     }
-    Ok(())
+    // The process before may have ended between a rename and its sync.
+    disk.sync_dir()
 }
 
 fn find_identity(
@@ -440,11 +433,14 @@ fn choose_generation(snapshots: &SnapshotFiles) -> Result<u64, StorageError> {
     for info in &found {
         match snapshots.verify(info) {
             Ok(()) => return Ok(info.generation),
-            Err(error @ SnapshotError::Damaged { .. }) => warn!("snapshot not used: {error}"),
+            Err(error @ SnapshotError::Damaged { .. }) => {
+                warn!("snapshot set aside: {error}");
+                snapshots.set_aside(info)?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(newest)
+    Ok(0)
 }
 
 /// Refuses snapshots and logs of which something is missing in between.
@@ -477,9 +473,8 @@ fn fit_together(
             return Ok(());
         }
     }
-    let reaches_back = if log.is_empty() { base == Zxid::ZERO } else { false };
     let from_the_start = generation == 0 && base == Zxid::ZERO;
-    if reaches_back || from_the_start || found.iter().any(|info| info.zxid >= base) {
+    if from_the_start || found.iter().any(|info| info.zxid >= base) {
         return Ok(());
     }
     let path = log.reader().disk().path().display().to_string();
