@@ -13,6 +13,9 @@ pub mod request;
 pub mod response;
 pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use connect::{ConnectRequest, ConnectResponse};
 pub use error_code::ErrorCode;
 pub use frame::{FRAME_LENGTH_MAX_DEFAULT, put_frame, take_frame};
