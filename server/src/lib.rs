@@ -26,5 +26,7 @@ pub mod session_id;
 pub mod session_tracker;
 #[cfg(test)]
 mod test_replica;
+#[cfg(test)]
+mod test_steps;
 pub mod tree;
 pub mod txn;

@@ -61,6 +61,12 @@ impl AclTable {
         self.index.len()
     }
 
+    /// Number of znodes that have a list.
+    #[cfg(test)]
+    pub fn users(&self, id: AclId) -> u32 {
+        self.entries[id.0 as usize].users
+    }
+
     /// The number for a list, which gets one user more.
     pub fn acquire(&mut self, list: &Arc<[Acl]>) -> AclId {
         let last = &self.entries[self.last.0 as usize];

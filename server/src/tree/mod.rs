@@ -17,6 +17,8 @@ mod path_index;
 mod quota;
 pub mod read_request;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod watch_manager;
 
 pub use applied::{Applied, MultiApplied, TreeEvent, put_reply};

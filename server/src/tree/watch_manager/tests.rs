@@ -1,6 +1,8 @@
 //! What each kind of watch sees of each kind of change.
 
-use znodefs::wire::EventType::{self, *};
+use znodefs::wire::EventType::{
+    self, NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted,
+};
 use znodefs::wire::WatcherType;
 
 use super::{WatchKind, WatchManager, WatchSummary, WatcherId};

@@ -1,0 +1,158 @@
+//! Blocks of a snapshot: what survives them, and what becomes of damaged ones.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use znodefs::Acl;
+use znodefs::wire::CreateMode::*;
+use znodefs::wire::Request;
+use znodefs::wire::request::CreateRequest;
+
+use crate::test_replica::*;
+use crate::tree::{DataTree, RestoreError, SnapshotCursor};
+
+fn blocks_of(tree: &DataTree, max_bytes: usize) -> Vec<Vec<u8>> {
+    let mut cursor = SnapshotCursor::new(tree);
+    let mut blocks = Vec::new();
+    loop {
+        let mut block = Vec::new();
+        let more = tree.snapshot_block(&mut cursor, max_bytes, &mut block);
+        blocks.push(block);
+        if !more {
+            return blocks;
+        }
+    }
+}
+
+fn restore(blocks: Vec<Vec<u8>>) -> Result<DataTree, RestoreError<Infallible>> {
+    DataTree::restore(5, blocks.into_iter().map(Ok))
+}
+
+fn replica_with_some_of_everything() -> TestReplica {
+    let mut replica = TestReplica::new();
+    let with_data = |path, data: Option<&'static [u8]>| {
+        let data = data.map(Bytes::from_static);
+        Request::Create(CreateRequest::new(path, data, Acl::open(), Persistent, 0))
+    };
+    replica.write(&with_data("/null", None)).unwrap();
+    replica.write(&with_data("/empty", Some(b""))).unwrap();
+    replica.write(&with_data("/full", Some(b"full"))).unwrap();
+    replica.write(&create_mode("/full/e", Ephemeral)).unwrap();
+    replica.write(&create_mode("/full/c", Container)).unwrap();
+    replica.write(&create_mode("/full/t", PersistentWithTtl)).unwrap();
+    replica.write(&create_with("/mine", Persistent, acl("digest:me:h=:r"))).unwrap();
+    replica.write(&delete("/empty")).unwrap();
+    replica.write(&with_data("/full/empty", Some(b""))).unwrap();
+    replica
+}
+
+#[test]
+fn null_and_empty_data_stay_different_and_so_does_everything_else() {
+    let replica = replica_with_some_of_everything();
+    let restored = restore(blocks_of(&replica.tree, 50)).unwrap();
+    assert_eq!(restored.node("/null").unwrap().data(), None);
+    assert_eq!(restored.node("/full/empty").unwrap().data(), Some(&b""[..]));
+    assert_eq!(restored.node("/full/e").unwrap().kind().shown(), SESSION);
+    assert_eq!(restored.session_timeout_ms(OTHER), Some(4000));
+    assert_eq!(restored.ephemerals(SESSION).collect::<Vec<_>>(), ["/full/e"]);
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+#[test]
+fn blocks_end_with_the_record_that_fills_them() {
+    let mut replica = TestReplica::new();
+    for number in 0..100 {
+        replica.make(&format!("/n{number}"));
+    }
+    let blocks = blocks_of(&replica.tree, 64);
+    assert!(blocks.len() > 20);
+    assert!(blocks.iter().all(|block| block.len() < 64 + 128));
+    assert_eq!(blocks_of(&replica.tree, usize::MAX).len(), 1);
+}
+
+#[test]
+fn blocks_that_end_early_are_no_snapshot() {
+    let mut blocks = blocks_of(&replica_with_some_of_everything().tree, 50);
+    while blocks.pop().is_some() {
+        assert!(matches!(restore(blocks.clone()), Err(RestoreError::Malformed(_))));
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_had_is_its_own_error() {
+    let blocks = [Err(std::fmt::Error)];
+    assert!(matches!(DataTree::restore(5, blocks), Err(RestoreError::Read(_))));
+}
+
+#[test]
+fn znodes_created_behind_the_cursor_and_deleted_before_it_are_settled_by_replay() {
+    // ZOOKEEPER-3145: the parent's pzxid must come out right although neither creation nor deletion
+    // finds anything to do.
+    let mut replica = TestReplica::new();
+    replica.make("/p");
+    replica.write(&create_mode("/p/e", Ephemeral)).unwrap();
+    let mut cursor = SnapshotCursor::new(&replica.tree);
+    let from = cursor.zxid();
+    replica.close_session(SESSION);
+    replica.apply_all();
+    let mut block = Vec::new();
+    while replica.tree.snapshot_block(&mut cursor, 1, &mut block) {}
+    let mut restored = restore(vec![block]).unwrap();
+    assert!(restored.node("/p/e").is_none());
+    for txn in replica.log.iter().filter(|txn| txn.zxid > from) {
+        restored.apply(txn, &mut |_| {});
+    }
+    assert_eq!(restored.node("/p").unwrap().stat().pzxid, replica.last_zxid());
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+#[test]
+fn sessions_that_come_and_go_while_they_are_written_are_settled_by_replay() {
+    // ZOOKEEPER-3144.
+    let mut replica = TestReplica::new();
+    for number in 0..600 {
+        replica.open_session(znodefs::SessionId(0x0200_0000_0000_0000 + 2 * number));
+    }
+    replica.apply_all();
+    let mut cursor = SnapshotCursor::new(&replica.tree);
+    let from = cursor.zxid();
+    let mut block = Vec::new();
+    let mut number = 0;
+    while replica.tree.snapshot_block(&mut cursor, 1, &mut block) {
+        replica.close_session(znodefs::SessionId(0x0200_0000_0000_0000 + 2 * number));
+        replica.open_session(znodefs::SessionId(0x0200_0000_0000_0001 + 2 * (599 - number)));
+        replica.apply_all();
+        number += 1;
+    }
+    let mut restored = restore(vec![block]).unwrap();
+    for txn in replica.log.iter().filter(|txn| txn.zxid > from) {
+        restored.apply(txn, &mut |_| {});
+    }
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn garbage_never_panics(garbage in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = restore(vec![garbage]);
+    }
+
+    #[test]
+    fn damaged_blocks_never_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut block = blocks_of(&replica_with_some_of_everything().tree, usize::MAX).remove(0);
+        for (place, value) in damage {
+            let place = place.index(block.len());
+            block[place] = value;
+        }
+        let length = block.len();
+        let _ = restore(vec![block.clone()]).map(|tree| tree.digest());
+        block.truncate(cut.index(length));
+        prop_assert!(restore(vec![block]).is_err());
+    }
+}
