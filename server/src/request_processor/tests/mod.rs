@@ -2,6 +2,7 @@
 //! prepared on top of what is not applied yet.
 
 mod checks;
+mod model;
 mod multi;
 mod sessions;
 mod special_nodes;

@@ -108,6 +108,34 @@ fn znodes_created_behind_the_cursor_and_deleted_before_it_are_settled_by_replay(
 }
 
 #[test]
+fn a_znode_whose_parents_number_was_taken_by_another_is_left_out() {
+    let mut replica = TestReplica::new();
+    replica.make("/x");
+    replica.make("/a");
+    replica.write(&delete("/x")).unwrap();
+    // Takes the number of /x, which comes before its parent's.
+    replica.make("/a/c");
+    let mut cursor = SnapshotCursor::new(&replica.tree);
+    let from = cursor.zxid();
+    let mut block = Vec::new();
+    while !block.ends_with(b"c\x01\0") {
+        assert!(replica.tree.snapshot_block(&mut cursor, 1, &mut block));
+    }
+    replica.write(&delete("/a/c")).unwrap();
+    replica.write(&delete("/a")).unwrap();
+    // Takes the number of /a.
+    replica.make("/b");
+    while replica.tree.snapshot_block(&mut cursor, 1, &mut block) {}
+    let mut restored = restore(vec![block]).unwrap();
+    assert!(restored.node("/b").is_some());
+    assert!(restored.node("/b/c").is_none());
+    for txn in replica.log.iter().filter(|txn| txn.zxid > from) {
+        restored.apply(txn, &mut |_| {});
+    }
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+#[test]
 fn sessions_that_come_and_go_while_they_are_written_are_settled_by_replay() {
     // ZOOKEEPER-3144.
     let mut replica = TestReplica::new();
