@@ -9,7 +9,14 @@
 //! What does not live here: the protocol and the client (package `znodefs`) and the replica
 //! (package `znodefs-server`).
 
+pub mod changes;
+pub mod errno;
+pub mod inode_table;
 pub mod mounted;
+pub mod naming;
+pub mod open_file;
+pub mod permission;
 pub mod service;
+pub mod suffix;
 
 pub use mounted::{MountError, MountOptions, Mounted, Served, mount, serve};

@@ -4,9 +4,13 @@
 //! No knowledge of files lives here.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use znodefs::client::{Client, Error as ClientError, Reply, SessionState};
 use znodefs::wire::request::CreateRequest;
 use znodefs::wire::{MultiResult, Request, Response};
 use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
@@ -14,15 +18,24 @@ use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
 /// Why a request was not answered with a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
-    /// The service refused it.
+    /// The service refused it; nothing was done.
     #[error("{0}")]
     Code(ErrorCode),
-    /// No server could be reached for as long as the session may live.
-    #[error("no server answers")]
+    /// No server could be reached for as long as the session may live; nothing was done.
+    #[error("no server could be reached")]
     TimedOut,
-    /// The request does not fit into a frame.
+    /// The connection was lost while a write was on its way.
+    #[error("the connection was lost, so the outcome is unknown")]
+    OutcomeUnknown,
+    /// The session has ended.
+    #[error("the session expired")]
+    SessionExpired,
+    /// The request or its reply does not fit into a frame.
     #[error("the request is larger than a server takes")]
     TooLarge,
+    /// The path cannot name a znode.
+    #[error("no znode can have this path")]
+    InvalidPath,
     /// The answer is not what the protocol says.
     #[error("the server's answer makes no sense")]
     Protocol,
@@ -37,22 +50,29 @@ impl From<ErrorCode> for ServiceError {
     }
 }
 
-/// A reply: the zxid of its header and its record.
-pub type Reply = Result<(Zxid, Response), ServiceError>;
+impl From<ClientError> for ServiceError {
+    fn from(error: ClientError) -> ServiceError {
+        match error {
+            ClientError::Service { code: ErrorCode::ConnectionLoss, .. }
+            | ClientError::ConnectionLoss { .. } => ServiceError::OutcomeUnknown,
+            ClientError::Service { code, .. } | ClientError::MultiFailed { code, .. } => {
+                ServiceError::Code(code)
+            }
+            ClientError::TimedOut { .. } | ClientError::NoServer { .. } => ServiceError::TimedOut,
+            ClientError::SessionExpired => ServiceError::SessionExpired,
+            ClientError::AuthFailed { .. } => ServiceError::Code(ErrorCode::AuthFailed),
+            ClientError::RequestTooLarge { .. } | ClientError::ReplyTooLarge { .. } => {
+                ServiceError::TooLarge
+            }
+            ClientError::InvalidPath(_) => ServiceError::InvalidPath,
+            ClientError::Closed => ServiceError::Closed,
+            _ => ServiceError::Protocol,
+        }
+    }
+}
 
 /// A request under way. It takes effect whether or not it is waited for.
-pub type PendingReply = Pin<Box<dyn Future<Output = Reply> + Send>>;
-
-/// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionState {
-    /// A server answers.
-    Connected,
-    /// Looking for a server; the session may still be alive.
-    Suspended,
-    /// The session has ended; a new one is under way or there is none.
-    Lost,
-}
+pub type PendingReply = Pin<Box<dyn Future<Output = Result<Reply, ServiceError>> + Send>>;
 
 /// One session with an ensemble, renewed after expiry.
 pub trait Service: Send + Sync + 'static {
@@ -65,28 +85,62 @@ pub trait Service: Send + Sync + 'static {
     /// Where the session stands.
     fn state(&self) -> SessionState;
 
-    /// The server that the session is attached to, `HOST:PORT`; empty when there is none.
-    fn server(&self) -> String;
+    /// How long the service keeps the session without hearing of it.
+    fn session_timeout(&self) -> Duration;
+
+    /// The server that the session is attached to; `None` without a connection.
+    fn server(&self) -> Option<SocketAddr>;
+
+    /// The newest transaction seen.
+    fn last_zxid(&self) -> Zxid;
+}
+
+impl Service for Client {
+    fn submit(&self, request: &Request<'_>) -> PendingReply {
+        let pending = Client::submit(self, request);
+        Box::pin(async move { Ok(pending.await?) })
+    }
+
+    fn session_id(&self) -> SessionId {
+        Client::session_id(self)
+    }
+
+    fn state(&self) -> SessionState {
+        Client::state(self)
+    }
+
+    fn session_timeout(&self) -> Duration {
+        self.negotiated_timeout()
+    }
+
+    fn server(&self) -> Option<SocketAddr> {
+        self.server_address()
+    }
+
+    fn last_zxid(&self) -> Zxid {
+        Client::last_zxid(self)
+    }
 }
 
 /// The typed requests that the mount makes. All of them are sent when the function is called, not
 /// when its future is first polled, so that several can be under way at once in a known order.
 #[derive(Clone)]
 pub struct Znodes {
-    service: std::sync::Arc<dyn Service>,
+    service: Arc<dyn Service>,
 }
 
-type Answer<T> = Pin<Box<dyn Future<Output = Result<T, ServiceError>> + Send>>;
+/// What a request comes to.
+type Outcome<T> = Result<T, ServiceError>;
 
 macro_rules! answer {
     ($pending:expr, $pattern:pat => $value:expr) => {{
         let pending = $pending;
-        Box::pin(async move {
-            match pending.await? {
-                (_, $pattern) => Ok($value),
+        async move {
+            match pending.await?.response {
+                $pattern => Ok($value),
                 _ => Err(ServiceError::Protocol),
             }
-        })
+        }
     }};
 }
 
@@ -115,7 +169,7 @@ impl<'a> NewZnode<'a> {
 
 impl Znodes {
     /// The requests of one session.
-    pub fn new(service: std::sync::Arc<dyn Service>) -> Znodes {
+    pub fn new(service: Arc<dyn Service>) -> Znodes {
         Znodes { service }
     }
 
@@ -125,73 +179,105 @@ impl Znodes {
     }
 
     /// A znode's stat.
-    pub fn exists(&self, path: &str) -> Answer<Stat> {
+    pub fn exists(&self, path: &str) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::Exists { path, watch: false };
         answer!(self.service.submit(&request), Response::Stat(stat) => stat)
     }
 
     /// A znode's data and stat.
-    pub fn get_data(&self, path: &str) -> Answer<(Option<Bytes>, Stat)> {
+    pub fn get_data(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Outcome<(Option<Bytes>, Stat)>> + Send + use<> {
         let request = Request::GetData { path, watch: false };
         answer!(self.service.submit(&request), Response::Data { data, stat } => (data, stat))
     }
 
     /// Replaces a znode's data; version -1 is any.
-    pub fn set_data(&self, path: &str, data: Option<Bytes>, version: i32) -> Answer<Stat> {
+    pub fn set_data(
+        &self,
+        path: &str,
+        data: Option<Bytes>,
+        version: i32,
+    ) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::SetData { path, data, version };
         answer!(self.service.submit(&request), Response::Stat(stat) => stat)
     }
 
     /// Creates a znode: its path as made, and its stat.
-    pub fn create(&self, new: &NewZnode<'_>) -> Answer<(String, Stat)> {
+    pub fn create(
+        &self,
+        new: &NewZnode<'_>,
+    ) -> impl Future<Output = Outcome<(String, Stat)>> + Send + use<> {
         let pending = self.service.submit(&new.request());
         answer!(pending, Response::Created { path, stat } => (path, stat))
     }
 
     /// Deletes a znode; version -1 is any.
-    pub fn delete(&self, path: &str, version: i32) -> Answer<()> {
+    pub fn delete(
+        &self,
+        path: &str,
+        version: i32,
+    ) -> impl Future<Output = Outcome<()>> + Send + use<> {
         let request = Request::Delete { path, version };
         answer!(self.service.submit(&request), Response::Empty => ())
     }
 
     /// The names of a znode's children, and its stat.
-    pub fn children(&self, path: &str) -> Answer<(Vec<String>, Stat)> {
+    pub fn children(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Outcome<(Vec<String>, Stat)>> + Send + use<> {
         let request = Request::GetChildren2 { path, watch: false };
         answer!(self.service.submit(&request), Response::Children { names, stat } => (names, stat))
     }
 
     /// A znode's ACL and stat.
-    pub fn get_acl(&self, path: &str) -> Answer<(Vec<Acl>, Stat)> {
+    pub fn get_acl(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Outcome<(Vec<Acl>, Stat)>> + Send + use<> {
         let request = Request::GetAcl { path };
         answer!(self.service.submit(&request), Response::Acl { acl, stat } => (acl, stat))
     }
 
     /// Replaces a znode's ACL; version -1 is any.
-    pub fn set_acl(&self, path: &str, acl: Vec<Acl>, version: i32) -> Answer<Stat> {
+    pub fn set_acl(
+        &self,
+        path: &str,
+        acl: Vec<Acl>,
+        version: i32,
+    ) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::SetAcl { path, acl, version };
         answer!(self.service.submit(&request), Response::Stat(stat) => stat)
     }
 
     /// Catches up with the leader.
-    pub fn sync(&self, path: &str) -> Answer<()> {
+    pub fn sync(&self, path: &str) -> impl Future<Output = Outcome<()>> + Send + use<> {
         answer!(self.service.submit(&Request::Sync { path }), Response::Path(_) => ())
     }
 
     /// The number of a znode's descendants.
-    pub fn all_children_number(&self, path: &str) -> Answer<i32> {
+    pub fn all_children_number(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Outcome<i32>> + Send + use<> {
         let request = Request::GetAllChildrenNumber { path };
         answer!(self.service.submit(&request), Response::Number(number) => number)
     }
 
     /// Several writes as one: the records of each, or the first error.
-    pub fn multi(&self, operations: Vec<Request<'_>>) -> Answer<Vec<Response>> {
+    pub fn multi(
+        &self,
+        operations: Vec<Request<'_>>,
+    ) -> impl Future<Output = Outcome<Vec<Response>>> + Send + use<> {
         let pending = self.service.submit(&Request::Multi(operations));
-        Box::pin(async move {
-            let (_, Response::Multi(results)) = pending.await? else {
+        async move {
+            let Response::Multi(results) = pending.await?.response else {
                 return Err(ServiceError::Protocol);
             };
             multi_records(results)
-        })
+        }
     }
 }
 
