@@ -66,11 +66,11 @@ impl Changes {
             return;
         }
         // Nearly every write continues the one before it.
-        if let Some(last) = self.extents.last_mut() {
-            if last.end() == offset {
-                last.bytes.extend_from_slice(bytes);
-                return;
-            }
+        if let Some(last) = self.extents.last_mut()
+            && last.end() == offset
+        {
+            last.bytes.extend_from_slice(bytes);
+            return;
         }
         let end = offset + bytes.len();
         let first = self.extents.partition_point(|extent| extent.end() < offset);

@@ -9,8 +9,13 @@
 //! What does not live here: the protocol and the client (package `znodefs`) and the replica
 //! (package `znodefs-server`).
 
+pub mod caller;
 pub mod changes;
+pub mod commit;
 pub mod errno;
+pub mod filesystem;
+pub mod fuse;
+pub mod handle_table;
 pub mod inode_table;
 pub mod mounted;
 pub mod naming;

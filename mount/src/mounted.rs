@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::mount::MntFlags;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::filesystem::Filesystem;
+use crate::fuse::Adapter;
 use crate::service::Service;
 
 /// How a tree is shown and who may use it.
@@ -116,15 +119,16 @@ pub fn mount(
     service: Arc<dyn Service>,
     options: MountOptions,
     mountpoint: &Path,
-    runtime: tokio::runtime::Handle,
+    runtime: Handle,
 ) -> Result<Mounted, MountError> {
     let failed = |source| MountError::Mount { mountpoint: mountpoint.to_path_buf(), source };
     let config = options.config();
     let mountpoint = mountpoint.canonicalize().map_err(failed)?;
-    let _ = (service, runtime);
     let failed = |source| MountError::Mount { mountpoint: mountpoint.clone(), source };
-    let session = fuser::Session::new(Placeholder, &mountpoint, &config).map_err(failed)?;
-    let served = Served::start(session).map_err(failed)?;
+    let filesystem = Arc::new(Filesystem::new(service, &options));
+    let adapter = Adapter::new(filesystem.clone(), runtime.clone());
+    let session = fuser::Session::new(adapter, &mountpoint, &config).map_err(failed)?;
+    let served = Served::start(session, filesystem, runtime).map_err(failed)?;
     Ok(Mounted { mountpoint, served })
 }
 
@@ -137,24 +141,28 @@ pub fn serve(
     service: Arc<dyn Service>,
     options: MountOptions,
     device: OwnedFd,
-    runtime: tokio::runtime::Handle,
+    runtime: Handle,
 ) -> io::Result<Served> {
     let config = options.config();
-    let _ = (service, runtime);
-    let session = fuser::Session::from_fd(Placeholder, device, config.acl, config)?;
-    Served::start(session)
+    let filesystem = Arc::new(Filesystem::new(service, &options));
+    let adapter = Adapter::new(filesystem.clone(), runtime.clone());
+    let session = fuser::Session::from_fd(adapter, device, config.acl, config)?;
+    Served::start(session, filesystem, runtime)
 }
 
-struct Placeholder;
-impl fuser::Filesystem for Placeholder {}
-
 impl Served {
-    fn start<F: fuser::Filesystem>(session: fuser::Session<F>) -> io::Result<Served> {
+    fn start(
+        session: fuser::Session<Adapter>,
+        filesystem: Arc<Filesystem>,
+        runtime: Handle,
+    ) -> io::Result<Served> {
         let (finish, finished) = watch::channel(false);
         std::thread::Builder::new().name("fuse".into()).spawn(move || {
             if let Err(error) = session.run() {
                 tracing::error!(%error, "the kernel's connection ended with an error");
             }
+            // What the last close of a file has left is committed before anyone may leave.
+            runtime.block_on(filesystem.settle());
             finish.send_replace(true);
         })?;
         Ok(Served { finished })

@@ -199,6 +199,14 @@ impl OpenFile {
         }
     }
 
+    /// The znode was renamed, by creating it anew or by setting another's data: the value is the
+    /// same, under another version.
+    pub fn moved(&mut self, version: i32) {
+        if let Some(value) = &mut self.value {
+            value.version = version;
+        }
+    }
+
     /// The znode is gone: the file goes on with what it has.
     pub fn detach(&mut self) {
         self.detached = true;
@@ -294,11 +302,11 @@ impl OpenFile {
         self.is_new = false;
         let mut changes = std::mem::take(&mut self.changes);
         // A file that is only written needs no copy of what it has handed over.
-        if !self.mode.read {
-            if let Some(whole) = changes.take_whole() {
-                self.value = None;
-                return Some(Commit::Replace(whole.into()));
-            }
+        if !self.mode.read
+            && let Some(whole) = changes.take_whole()
+        {
+            self.value = None;
+            return Some(Commit::Replace(whole.into()));
         }
         self.committing = Some(changes.clone());
         let base = self.value.clone();

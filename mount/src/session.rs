@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use znodefs::client::{self, Client, ClientOptions, ConnectString};
-use znodefs::wire::Request;
-use znodefs::{ErrorCode, SessionId};
-use znodefs_mount::service::{PendingReply, Service, ServiceError, SessionState};
+use znodefs::client::{Client, ClientOptions, ConnectString};
+use znodefs_mount::service::Service;
 
 use crate::plan::{Credential, Plan};
 
@@ -41,58 +39,11 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
 }
 
 /// A client as the file system sees it.
-pub struct ClientService(pub Client);
+pub struct ClientService;
 
 impl ClientService {
     /// The service of `client`.
     pub fn shared(client: &Client) -> Arc<dyn Service> {
-        Arc::new(ClientService(client.clone()))
-    }
-}
-
-impl Service for ClientService {
-    fn submit(&self, request: &Request<'_>) -> PendingReply {
-        let pending = self.0.submit(request);
-        Box::pin(async move {
-            match pending.await {
-                Ok(reply) => Ok((reply.zxid, reply.response)),
-                Err(error) => Err(service_error(&error)),
-            }
-        })
-    }
-
-    fn session_id(&self) -> SessionId {
-        self.0.session_id()
-    }
-
-    fn state(&self) -> SessionState {
-        match self.0.state() {
-            client::SessionState::Connected => SessionState::Connected,
-            client::SessionState::Connecting | client::SessionState::Suspended => {
-                SessionState::Suspended
-            }
-            _ => SessionState::Lost,
-        }
-    }
-
-    fn server(&self) -> String {
-        self.0.server_address().map(|address| address.to_string()).unwrap_or_default()
-    }
-}
-
-fn service_error(error: &client::Error) -> ServiceError {
-    match error {
-        client::Error::Service { code, .. } | client::Error::MultiFailed { code, .. } => {
-            ServiceError::Code(*code)
-        }
-        client::Error::ConnectionLoss { .. } => ServiceError::Code(ErrorCode::ConnectionLoss),
-        client::Error::SessionExpired => ServiceError::Code(ErrorCode::SessionExpired),
-        client::Error::AuthFailed { .. } => ServiceError::Code(ErrorCode::AuthFailed),
-        client::Error::TimedOut { .. } | client::Error::NoServer { .. } => ServiceError::TimedOut,
-        client::Error::RequestTooLarge { .. } | client::Error::ReplyTooLarge { .. } => {
-            ServiceError::TooLarge
-        }
-        client::Error::Closed => ServiceError::Closed,
-        _ => ServiceError::Protocol,
+        Arc::new(client.clone())
     }
 }

@@ -64,7 +64,8 @@ impl Suffix {
         (!std::mem::replace(flag, true)).then_some(())
     }
 
-    fn is_consistent(&self) -> bool {
+    /// Whether nothing in it contradicts something else.
+    pub fn is_consistent(&self) -> bool {
         let kinds = [self.is_ephemeral(), self.time_to_live.is_some(), self.container];
         let one_kind = kinds.iter().filter(|kind| **kind).count() <= 1;
         // The service has no sequential containers.

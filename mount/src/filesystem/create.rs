@@ -1,0 +1,260 @@
+//! Creating: `MKDIR`, `MKNOD`, `CREATE`, with what a name's suffix or an open flag asks for.
+
+use std::ffi::OsStr;
+
+use bytes::Bytes;
+use fuser::Errno;
+use znodefs::{ErrorCode, path};
+
+use super::{Directory, Entry, Filesystem};
+use crate::caller::Caller;
+use crate::errno;
+use crate::inode_table::{View, Znode};
+use crate::naming::{self, FileName};
+use crate::open_file::{OpenFile, OpenMode};
+use crate::service::{NewZnode, ServiceError};
+use crate::suffix::Suffix;
+
+/// A file that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The number the kernel is to know it by.
+    pub handle: u64,
+    /// Whether it has no position of the kernel's.
+    pub is_stream: bool,
+}
+
+/// A znode that was just made.
+struct Made {
+    /// Its file name, which a sequential creation only now knows.
+    shown: String,
+    path: String,
+    znode: Znode,
+}
+
+/// How many digits the service appends to the name of a sequential znode.
+const COUNTER_DIGITS: &str = "0000000000";
+
+impl Filesystem {
+    /// `MKDIR`: a znode without data.
+    pub async fn mkdir(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry, Errno> {
+        let directory = self.directory_to_change(caller, parent)?;
+        let (znode_name, suffix) = new_name(&directory, name)?;
+        if suffix.file_descriptor {
+            // A directory is not created by opening it.
+            return Err(Errno::EINVAL);
+        }
+        let made = self.make(&directory, &znode_name, &suffix, None, mode).await?;
+        let made = made.map_err(|()| Errno::EEXIST)?;
+        Ok(self.tell(parent, made, View::Directory))
+    }
+
+    /// `MKNOD`: a regular file; a coordination tree has no other kinds.
+    pub async fn mknod(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry, Errno> {
+        let directory = self.directory_to_change(caller, parent)?;
+        if !matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG) {
+            return Err(Errno::EPERM);
+        }
+        if naming::parse(name, directory.is_root()) == Ok(FileName::Data) {
+            return self.make_data_file(&directory, true).await;
+        }
+        let (znode_name, suffix) = new_name(&directory, name)?;
+        if suffix.file_descriptor {
+            return Err(Errno::EINVAL);
+        }
+        let made = self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), mode).await?;
+        let made = made.map_err(|()| Errno::EEXIST)?;
+        Ok(self.tell(parent, made, View::File))
+    }
+
+    /// `CREATE`: a file of no bytes, opened. Without `O_EXCL` one that came meanwhile is opened.
+    pub async fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened), Errno> {
+        let directory = self.directory_to_change(caller, parent)?;
+        let opener = caller.process();
+        let exclusive = flags & libc::O_EXCL != 0;
+        if naming::parse(name, directory.is_root()) == Ok(FileName::Data) {
+            let entry = self.make_data_file(&directory, exclusive).await?;
+            let opened = self.open(caller, entry.attributes.ino.0, flags).await?;
+            return Ok((entry, opened));
+        }
+        let (znode_name, mut suffix) = new_name(&directory, name)?;
+        if exclusive {
+            self.add_flags(caller, &mut suffix, flags)?;
+        }
+        let made = self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), mode).await?;
+        let Ok(made) = made else {
+            return self.open_found(caller, &directory, &znode_name, &suffix, flags).await;
+        };
+        let open_mode = open_mode(flags);
+        let file = if suffix.sequential {
+            OpenFile::sequential(open_mode, opener, &made.shown)
+        } else {
+            OpenFile::created(open_mode, opener)
+        };
+        let stat = made.znode.stat;
+        let entry = self.tell(parent, made, View::File);
+        Ok((entry, self.add_file(entry.attributes.ino.0, file, &stat)))
+    }
+
+    /// What the open flags ask for beside the name.
+    fn add_flags(&self, caller: Caller, suffix: &mut Suffix, flags: i32) -> Result<(), Errno> {
+        if flags & libc::O_NOATIME != 0 {
+            // The kernel would refuse it after the creation, which is too late.
+            if !self.is_owner(caller) {
+                return Err(Errno::EPERM);
+            }
+            suffix.ephemeral = true;
+        }
+        suffix.sequential |= flags & libc::O_NONBLOCK != 0;
+        suffix.file_descriptor |= flags & libc::O_ASYNC != 0;
+        if suffix.is_consistent() { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Creates a znode. `Err(())` inside says that it exists.
+    async fn make(
+        &self,
+        directory: &Directory,
+        znode_name: &str,
+        suffix: &Suffix,
+        data: Option<Bytes>,
+        mode: u32,
+    ) -> Result<Result<Made, ()>, Errno> {
+        if suffix.file_descriptor || suffix.process.is_some() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if suffix.sequential {
+            let longest = format!("{znode_name}{COUNTER_DIGITS}");
+            naming::file_name(&longest, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
+        }
+        let path = path::join(&directory.path, znode_name);
+        let acl = self.settings.identities.acl_of_new(mode);
+        let null_data = Some(data.is_none());
+        let new = NewZnode {
+            path: &path,
+            data,
+            acl: acl.clone(),
+            mode: suffix.create_mode(),
+            ttl_ms: suffix.time_to_live_ms(),
+        };
+        let (path, stat) = match self.znodes.create(&new).await {
+            Ok(created) => created,
+            Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(Err(())),
+            Err(error) => return Err(errno::from_service(&error)),
+        };
+        let made_name = path::name(&path);
+        let shown = naming::file_name(made_name, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
+        Ok(Ok(Made { shown, path, znode: Znode { stat, acl: acl.into(), null_data } }))
+    }
+
+    /// The entry of a znode that was made in a directory, under its real name.
+    fn tell(&self, parent: u64, made: Made, view: View) -> Entry {
+        let mut inodes = self.inodes.lock();
+        self.entry(inodes.look_up(parent, &made.shown, view, &made.path, made.znode))
+    }
+
+    /// Opens a file that was found when it was to be created.
+    async fn open_found(
+        &self,
+        caller: Caller,
+        directory: &Directory,
+        znode_name: &str,
+        suffix: &Suffix,
+        flags: i32,
+    ) -> Result<(Entry, Opened), Errno> {
+        if flags & libc::O_EXCL != 0 {
+            return Err(Errno::EEXIST);
+        }
+        let shown =
+            naming::file_name(znode_name, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
+        let entry = self.lookup(caller, directory.number, OsStr::new(&shown)).await?;
+        let inode = self.inode(entry.attributes.ino.0)?;
+        // Whoever asks for an ephemeral file must not write to one that stays, or to another's.
+        let as_asked = match suffix.create_mode().is_ephemeral() {
+            true => self.own_session(&inode.znode.stat).is_some(),
+            false => suffix.time_to_live.is_none() && !suffix.container,
+        };
+        if !as_asked {
+            self.forget(inode.number, 1);
+            return Err(Errno::EEXIST);
+        }
+        if inode.view.is_directory() {
+            self.forget(inode.number, 1);
+            return Err(Errno::EISDIR);
+        }
+        match self.open(caller, inode.number, flags).await {
+            Ok(opened) => Ok((entry, opened)),
+            Err(error) => {
+                self.forget(inode.number, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a directory data of no bytes, where it has none: the file `@data` in it.
+    async fn make_data_file(&self, directory: &Directory, exclusive: bool) -> Result<Entry, Errno> {
+        loop {
+            let found = self.fetch(&directory.path, None).await?.ok_or(Errno::ENOENT)?;
+            let version = found.stat.version;
+            let is_null = found.stat.data_length == 0 && self.is_null(&directory.path).await?;
+            let znode = if is_null {
+                let data = Some(Bytes::new());
+                match self.znodes.set_data(&directory.path, data, version).await {
+                    Ok(stat) => Znode { stat, null_data: Some(false), ..found },
+                    Err(ServiceError::Code(ErrorCode::BadVersion)) => continue,
+                    Err(error) => return Err(errno::from_service(&error)),
+                }
+            } else if exclusive {
+                return Err(Errno::EEXIST);
+            } else {
+                Znode { null_data: Some(false), ..found }
+            };
+            let mut inodes = self.inodes.lock();
+            let (parent, path) = (directory.number, &directory.path);
+            return Ok(self.entry(inodes.look_up(parent, naming::DATA, View::Data, path, znode)));
+        }
+    }
+}
+
+/// The znode's name and the way of creation that a new file name asks for.
+fn new_name(directory: &Directory, name: &OsStr) -> Result<(String, Suffix), Errno> {
+    match naming::parse(name, directory.is_root()).map_err(errno::from_name)? {
+        FileName::Znode(znode_name) => Ok((znode_name, Suffix::default())),
+        FileName::Creation(znode_name, suffix) => Ok((znode_name, suffix)),
+        // A view of a znode that does not exist cannot be made.
+        FileName::AsDirectory(_) => Err(Errno::ENOENT),
+        FileName::Data => Err(Errno::EINVAL),
+        FileName::Status => Err(Errno::EEXIST),
+    }
+}
+
+/// What open flags say about reading and writing.
+pub(super) fn open_mode(flags: i32) -> OpenMode {
+    let access = flags & libc::O_ACCMODE;
+    OpenMode {
+        read: access != libc::O_WRONLY,
+        write: access != libc::O_RDONLY,
+        append: flags & libc::O_APPEND != 0,
+        // O_SYNC includes the bit of O_DSYNC.
+        synchronous: flags & libc::O_DSYNC != 0,
+        truncate: flags & libc::O_TRUNC != 0 && access != libc::O_RDONLY,
+    }
+}

@@ -1,0 +1,254 @@
+//! `RENAME`: one multi, or `EXDEV` so that mv(1) copies.
+
+use std::ffi::OsStr;
+
+use fuser::Errno;
+use znodefs::{ErrorCode, path};
+
+use super::remove::existing_name;
+use super::rename_plan::{
+    LENGTH_MAX, NotOne, Operation, Source, ZNODES_MAX, exchange_files, move_subtree, new_stats,
+    replace_file,
+};
+use super::{Directory, Filesystem};
+use crate::caller::Caller;
+use crate::errno;
+use crate::inode_table::{View, Znode};
+use crate::naming::{self, FileName};
+use crate::service::ServiceError;
+
+/// How often a rename is tried again when others change what it is about.
+const ATTEMPTS_MAX: usize = 100;
+
+/// What renameat2(2) asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameKind {
+    /// Replaces what is there.
+    Replace,
+    /// `RENAME_NOREPLACE`.
+    NoReplace,
+    /// `RENAME_EXCHANGE`.
+    Exchange,
+}
+
+/// A name in a directory, and the znode it stands for.
+struct Place {
+    parent: u64,
+    shown: String,
+    path: String,
+}
+
+impl Place {
+    fn new(directory: &Directory, name: &OsStr, znode_name: &str) -> Place {
+        let path = path::join(&directory.path, znode_name);
+        Place { parent: directory.number, shown: name.to_string_lossy().into_owned(), path }
+    }
+
+    fn name(&self) -> (u64, &str) {
+        (self.parent, &self.shown)
+    }
+}
+
+impl Filesystem {
+    /// `RENAME`.
+    pub async fn rename(
+        &self,
+        caller: Caller,
+        (parent, name): (u64, &OsStr),
+        (new_parent, new_name): (u64, &OsStr),
+        kind: RenameKind,
+    ) -> Result<(), Errno> {
+        let from = self.directory_to_change(caller, parent)?;
+        let to = self.directory_to_change(caller, new_parent)?;
+        let from = match existing_name(&from, name)? {
+            FileName::Znode(znode_name) => Place::new(&from, name, &znode_name),
+            FileName::Creation(..) => return Err(Errno::ENOENT),
+            FileName::Status => return Err(Errno::EPERM),
+            // Views of a znode are not moved: a copy is made of what they show.
+            FileName::AsDirectory(_) | FileName::Data => return Err(Errno::EXDEV),
+        };
+        let new = naming::parse(new_name, to.is_root()).map_err(errno::from_name)?;
+        let to = match new {
+            FileName::Znode(znode_name) => Place::new(&to, new_name, &znode_name),
+            FileName::Data => return Err(Errno::EXDEV),
+            // A suffix speaks of a creation, which this is not.
+            FileName::Creation(..) | FileName::AsDirectory(_) => return Err(Errno::EINVAL),
+            FileName::Status => return Err(Errno::EPERM),
+        };
+        if from.path == to.path {
+            return Ok(());
+        }
+        if path::is_within(&to.path, &from.path) {
+            return Err(Errno::EINVAL);
+        }
+        for _ in 0..ATTEMPTS_MAX {
+            let done = match kind {
+                RenameKind::Exchange => self.exchange(&from, &to).await?,
+                kind => self.rename_once(&from, &to, kind).await?,
+            };
+            if done {
+                return Ok(());
+            }
+        }
+        Err(Errno::EBUSY)
+    }
+
+    /// Tries a rename; false when others came between.
+    async fn rename_once(&self, from: &Place, to: &Place, kind: RenameKind) -> Result<bool, Errno> {
+        let known = self.settled_znode(from.parent, &from.shown).await;
+        let target_known = self.settled_znode(to.parent, &to.shown).await;
+        let held = {
+            let inodes = self.inodes.lock();
+            inodes.find(from.parent, &from.shown).map(|inode| inode.view)
+        };
+        let view = match (held, known) {
+            (Some(view), Some(_)) => view,
+            _ => self.fetch(&from.path, None).await?.ok_or(Errno::ENOENT)?.view(None),
+        };
+        let target = self.fetch(&to.path, target_known.as_ref()).await?;
+        let session = self.znodes.service().session_id();
+        let operations = match target {
+            Some(_) if kind == RenameKind::NoReplace => return Err(Errno::EEXIST),
+            Some(target) => {
+                let target_view = self.view_of(to, &target);
+                check_kinds(view, target_view, &target)?;
+                let sources = self.collect(&from.path, view).await?;
+                match target_view {
+                    View::File if sources.len() == 1 => {
+                        replace_file(&sources[0], &to.path, &target.stat, session)
+                    }
+                    _ => move_subtree(&sources, &to.path, Some(&target.stat), session),
+                }
+            }
+            None => {
+                let sources = self.collect(&from.path, view).await?;
+                move_subtree(&sources, &to.path, None, session)
+            }
+        };
+        let operations = operations.map_err(|_: NotOne| Errno::EXDEV)?;
+        let Some(records) = self.try_multi(&operations).await? else { return Ok(false) };
+        let stats = new_stats(&operations, &records);
+        let (replaced, moved) = {
+            let mut inodes = self.inodes.lock();
+            let replaced = inodes.rename(from.name(), to.name(), &to.path, &stats);
+            (replaced, inodes.find(to.parent, &to.shown).map(|inode| inode.number))
+        };
+        self.detach_files(replaced);
+        if let (Some(moved), Some(stat)) = (moved, stats.get(&to.path)) {
+            for file in self.handles.files_of(moved) {
+                file.file.lock().moved(stat.version);
+            }
+        }
+        Ok(true)
+    }
+
+    fn view_of(&self, place: &Place, znode: &Znode) -> View {
+        znode.view(self.inodes.lock().find(place.parent, &place.shown))
+    }
+
+    /// Does a rename's operations; `None` when others came between.
+    async fn try_multi(
+        &self,
+        operations: &[Operation],
+    ) -> Result<Option<Vec<znodefs::wire::Response>>, Errno> {
+        let requests = operations.iter().map(Operation::request).collect();
+        match self.znodes.multi(requests).await {
+            Ok(records) => Ok(Some(records)),
+            Err(ServiceError::Code(
+                ErrorCode::BadVersion
+                | ErrorCode::NoNode
+                | ErrorCode::NodeExists
+                | ErrorCode::NotEmpty,
+            )) => {
+                // The new parent may be what is missing: then there is nothing to try again.
+                let parent = operations.first().and_then(|first| match first {
+                    Operation::Create { path, .. } => path::parent(path),
+                    _ => None,
+                });
+                match parent {
+                    None => Ok(None),
+                    Some(parent) => match self.znodes.exists(parent).await {
+                        Ok(_) => Ok(None),
+                        Err(error) => Err(errno::from_service(&error)),
+                    },
+                }
+            }
+            Err(ServiceError::TooLarge) => Err(Errno::EXDEV),
+            Err(error) => Err(errno::from_service(&error)),
+        }
+    }
+
+    /// Everything at and below a path, parents before children, level by level: all requests of a
+    /// level are on their way before the first answer.
+    async fn collect(&self, path: &str, view: View) -> Result<Vec<Source>, Errno> {
+        let mut sources = Vec::new();
+        let mut level = vec![path.to_string()];
+        let mut length = 0;
+        while !level.is_empty() {
+            if sources.len() + level.len() > ZNODES_MAX {
+                return Err(Errno::EXDEV);
+            }
+            let asked: Vec<_> = level
+                .drain(..)
+                .map(|path| {
+                    let data = self.znodes.get_data(&path);
+                    let acl = self.znodes.get_acl(&path);
+                    let children = view.is_directory().then(|| self.znodes.children(&path));
+                    (path, data, acl, children)
+                })
+                .collect();
+            for (path, data, acl, children) in asked {
+                let failed = |error| errno::from_service(&error);
+                let (data, stat) = data.await.map_err(failed)?;
+                let (acl, _) = acl.await.map_err(failed)?;
+                if let Some(children) = children {
+                    let (names, _) = children.await.map_err(failed)?;
+                    level.extend(names.iter().map(|name| path::join(&path, name)));
+                }
+                length += stat.data_length.max(0) as usize + path.len();
+                if length > LENGTH_MAX {
+                    return Err(Errno::EXDEV);
+                }
+                sources.push(Source { path, data, stat, acl });
+            }
+        }
+        Ok(sources)
+    }
+
+    /// Tries to exchange two files; false when others came between.
+    async fn exchange(&self, one: &Place, other: &Place) -> Result<bool, Errno> {
+        let mut sources = Vec::with_capacity(2);
+        for place in [one, other] {
+            let known = self.settled_znode(place.parent, &place.shown).await;
+            let znode = self.fetch(&place.path, known.as_ref()).await?.ok_or(Errno::ENOENT)?;
+            if self.view_of(place, &znode) != View::File {
+                return Err(Errno::EINVAL);
+            }
+            sources.extend(self.collect(&place.path, View::File).await?);
+        }
+        let [first, second] = sources.as_slice() else { return Ok(false) };
+        if first.stat.ephemeral_owner != second.stat.ephemeral_owner {
+            return Err(Errno::EINVAL);
+        }
+        let operations = exchange_files(first, second).map_err(|_: NotOne| Errno::EINVAL)?;
+        if self.try_multi(&operations).await?.is_none() {
+            return Ok(false);
+        }
+        self.inodes.lock().exchange(one.name(), other.name());
+        Ok(true)
+    }
+}
+
+/// What rename(2) says of a target of another kind.
+fn check_kinds(source: View, target: View, target_znode: &Znode) -> Result<(), Errno> {
+    match (source.is_directory(), target.is_directory()) {
+        (false, true) => Err(Errno::EISDIR),
+        (true, false) => Err(Errno::ENOTDIR),
+        (true, true) => {
+            let stat = &target_znode.stat;
+            let empty = stat.num_children == 0 && stat.data_length == 0;
+            if empty { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+        }
+        (false, false) => Ok(()),
+    }
+}

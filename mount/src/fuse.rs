@@ -1,0 +1,587 @@
+//! The kernel's side: decodes a request, calls the file system, replies. Nothing is decided here,
+//! and nothing ever waits: what has to wait becomes a task that replies.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use tokio::runtime::Handle;
+
+use crate::caller::Caller;
+use crate::filesystem::{
+    AttributeChange, Closed, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, WrittenNow,
+};
+use crate::naming::NAME_LENGTH_MAX;
+
+/// How long the kernel may keep names and attributes: not at all, since it is not told of changes.
+const VALIDITY: Duration = Duration::ZERO;
+
+/// The largest write in one request: a whole value.
+const WRITE_LENGTH_MAX: u32 = 1 << 20;
+
+/// The kernel's view of a [`Filesystem`].
+pub struct Adapter {
+    filesystem: Arc<Filesystem>,
+    runtime: Handle,
+}
+
+impl Adapter {
+    /// Serves a file system with the tasks of a runtime.
+    pub fn new(filesystem: Arc<Filesystem>, runtime: Handle) -> Adapter {
+        Adapter { filesystem, runtime }
+    }
+
+    /// Answers with what a task comes to.
+    fn answer<R, T, F>(
+        &self,
+        reply: R,
+        work: impl FnOnce(Arc<Filesystem>) -> F,
+        respond: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
+    ) where
+        R: Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Errno>> + Send + 'static,
+    {
+        self.filesystem.statistics().requests.fetch_add(1, Ordering::Relaxed);
+        let work = work(self.filesystem.clone());
+        self.runtime.spawn(async move { respond(reply, work.await) });
+    }
+}
+
+fn respond_entry(reply: ReplyEntry, result: Result<Entry, Errno>) {
+    match result {
+        Ok(Entry { attributes, generation }) => {
+            reply.entry(&VALIDITY, &attributes, Generation(generation));
+        }
+        Err(error) => reply.error(error),
+    }
+}
+
+fn respond_attributes(reply: ReplyAttr, result: Result<fuser::FileAttr, Errno>) {
+    match result {
+        Ok(attributes) => reply.attr(&VALIDITY, &attributes),
+        Err(error) => reply.error(error),
+    }
+}
+
+fn respond_empty(reply: ReplyEmpty, result: Result<(), Errno>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(error),
+    }
+}
+
+/// Every file is read and written past the kernel's pages: two descriptors may have two values.
+fn open_flags(opened: Opened) -> FopenFlags {
+    let stream = if opened.is_stream { FopenFlags::FOPEN_STREAM } else { FopenFlags::empty() };
+    FopenFlags::FOPEN_DIRECT_IO | stream
+}
+
+/// A value that fits the caller's buffer, or its size when that is what the caller asks for.
+fn respond_xattr(reply: ReplyXattr, result: Result<Vec<u8>, Errno>, size: u32) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(error),
+    }
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            // Truncation at open comes with the open, so that it is gathered with the writes.
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            // Operations in one directory do not wait for each other.
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            // There are no set-user-id files here that a write would have to clear.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            // Locks that hold on this machine only would be a lie: refused until they hold on all.
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_FLOCK_LOCKS,
+        ];
+        for capability in wanted {
+            if config.add_capabilities(capability).is_err() {
+                tracing::warn!("the kernel's FUSE has no {capability:?}");
+            }
+        }
+        // Whatever the kernel allows is fine.
+        let _ = config.set_max_write(WRITE_LENGTH_MAX);
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work = |fs: Arc<Filesystem>| async move { fs.lookup(caller, parent.0, &name).await };
+        self.answer(reply, work, respond_entry);
+    }
+
+    fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
+        self.filesystem.forget(inode.0, lookups);
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let work = |fs: Arc<Filesystem>| async move { fs.getattr(inode.0).await };
+        self.answer(reply, work, respond_attributes);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = Caller::of(request);
+        let change = AttributeChange { mode, uid, gid, size, mtime };
+        let handle = handle.map(|handle| handle.0);
+        let work = move |fs: Arc<Filesystem>| async move {
+            fs.setattr(caller, inode.0, handle, change).await
+        };
+        self.answer(reply, work, respond_attributes);
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work =
+            move |fs: Arc<Filesystem>| async move { fs.mknod(caller, parent.0, &name, mode).await };
+        self.answer(reply, work, respond_entry);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work =
+            move |fs: Arc<Filesystem>| async move { fs.mkdir(caller, parent.0, &name, mode).await };
+        self.answer(reply, work, respond_entry);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work = |fs: Arc<Filesystem>| async move { fs.unlink(caller, parent.0, &name).await };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work = |fs: Arc<Filesystem>| async move { fs.rmdir(caller, parent.0, &name).await };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let kind = match flags {
+            flags if flags.is_empty() => RenameKind::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameKind::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameKind::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let caller = Caller::of(request);
+        let (name, new_name) = (name.to_os_string(), new_name.to_os_string());
+        let work = move |fs: Arc<Filesystem>| async move {
+            fs.rename(caller, (parent.0, &name), (new_parent.0, &new_name), kind).await
+        };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let caller = Caller::of(request);
+        let work =
+            move |fs: Arc<Filesystem>| async move { fs.open(caller, inode.0, flags.0).await };
+        self.answer(reply, work, |reply: ReplyOpen, result| match result {
+            Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (caller, name) = (Caller::of(request), name.to_os_string());
+        let work = move |fs: Arc<Filesystem>| async move {
+            fs.create(caller, parent.0, &name, mode, flags).await
+        };
+        self.answer(reply, work, |reply: ReplyCreate, result| match result {
+            Ok((Entry { attributes, generation }, opened)) => reply.created(
+                &VALIDITY,
+                &attributes,
+                Generation(generation),
+                FileHandle(opened.handle),
+                open_flags(opened),
+            ),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let length = size as usize;
+        match self.filesystem.read_now(handle.0, offset, length) {
+            Ok(ReadNow::Data(data)) => reply.data(&data),
+            Ok(ReadNow::MustWait(file)) => {
+                let work =
+                    move |fs: Arc<Filesystem>| async move { fs.read(&file, offset, length).await };
+                self.answer(reply, work, |reply: ReplyData, result| match result {
+                    Ok(data) => reply.data(&data),
+                    Err(error) => reply.error(error),
+                });
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let length = data.len() as u32;
+        match self.filesystem.write(handle.0, offset, data) {
+            Ok(WrittenNow::Taken) => reply.written(length),
+            Ok(WrittenNow::MustCommit(file)) => {
+                let work = |fs: Arc<Filesystem>| async move { fs.commit(&file).await };
+                self.answer(reply, work, move |reply: ReplyWrite, result| match result {
+                    Ok(()) => reply.written(length),
+                    Err(error) => reply.error(error),
+                });
+            }
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn flush(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        match self.filesystem.flush_now(Caller::of(request), handle.0) {
+            None => reply.ok(),
+            Some(file) => {
+                let work = |fs: Arc<Filesystem>| async move { fs.commit(&file).await };
+                self.answer(reply, work, respond_empty);
+            }
+        }
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        let work = move |fs: Arc<Filesystem>| async move { fs.fsync(handle.0).await };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.filesystem.release(handle.0) {
+            Closed::Done => reply.ok(),
+            Closed::MustCommit(file, releasing) => {
+                let work = |fs: Arc<Filesystem>| async move {
+                    fs.commit_released(&file, releasing).await;
+                    Ok(())
+                };
+                self.answer(reply, work, respond_empty);
+            }
+        }
+    }
+
+    fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let caller = Caller::of(request);
+        let work = move |fs: Arc<Filesystem>| async move { fs.opendir(caller, inode.0).await };
+        self.answer(reply, work, |reply: ReplyOpen, result| match result {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let filesystem = self.filesystem.clone();
+        self.runtime.spawn(async move {
+            let result = filesystem
+                .readdir(handle.0, offset, |entry| {
+                    reply.add(INodeNo(entry.inode), entry.next_offset, entry.kind, &entry.name)
+                })
+                .await;
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(error),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.filesystem.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, inode: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        let work = move |fs: Arc<Filesystem>| async move { fs.fsyncdir(inode.0).await };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn statfs(&self, _: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        let work = |fs: Arc<Filesystem>| async move { Ok(fs.statfs().await) };
+        self.answer(reply, work, |reply: ReplyStatfs, result| match result {
+            Ok(space) => reply.statfs(
+                space.blocks,
+                space.blocks_free,
+                space.blocks_free,
+                space.files,
+                space.files_free,
+                Space::BLOCK_SIZE,
+                NAME_LENGTH_MAX as u32,
+                Space::BLOCK_SIZE,
+            ),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let (caller, wanted) = (Caller::of(request), mask.bits() as u16);
+        let work =
+            move |fs: Arc<Filesystem>| async move { fs.access(caller, inode.0, wanted).await };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, name, value) = (Caller::of(request), name.to_os_string(), value.to_vec());
+        let work = move |fs: Arc<Filesystem>| async move {
+            fs.setxattr(caller, inode.0, &name, &value).await
+        };
+        self.answer(reply, work, respond_empty);
+    }
+
+    fn getxattr(&self, _: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if !Filesystem::may_have_xattr(inode.0, name) {
+            return reply.error(Errno::ENODATA);
+        }
+        let name = name.to_os_string();
+        let work = move |fs: Arc<Filesystem>| async move { fs.getxattr(inode.0, &name).await };
+        self.answer(reply, work, move |reply, result| {
+            respond_xattr(reply, result.map(String::into_bytes), size);
+        });
+    }
+
+    fn listxattr(&self, _: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        respond_xattr(reply, Ok(self.filesystem.listxattr(inode.0)), size);
+    }
+
+    fn removexattr(&self, _: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.filesystem.removexattr(inode.0, name));
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        _kind: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        kind: i32,
+        _pid: u32,
+        _sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        // Nothing is ever locked, so unlocking does no harm.
+        if kind == libc::F_UNLCK { reply.ok() } else { reply.error(Errno::EOPNOTSUPP) }
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _flags: fuser::IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel then does it by itself, for every seek to come.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _inode_in: INodeNo,
+        _handle_in: FileHandle,
+        _offset_in: u64,
+        _inode_out: INodeNo,
+        _handle_out: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _flags: fuser::CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The kernel then copies by reading and writing.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _notifier: fuser::PollNotifier,
+        _events: fuser::PollEvents,
+        _flags: fuser::PollFlags,
+        reply: fuser::ReplyPoll,
+    ) {
+        // The kernel then says that files are always ready, as for any other file system.
+        reply.error(Errno::ENOSYS);
+    }
+}
