@@ -65,7 +65,7 @@ async fn mount_and_serve(plan: &Plan, guard: &mut Guard, readiness: Readiness) -
     };
     let (running, mut signals) = match started.await {
         Ok(started) => started,
-        Err(error) => return readiness.failed(&format!("{error:#}")),
+        Err(error) => return readiness.failed(&in_one_line(&error)),
     };
     if let Some(path) = &plan.invocation.pid_file
         && let Err(error) = fs::write(path, format!("{}\n", std::process::id()))
@@ -94,6 +94,19 @@ async fn mount_and_serve(plan: &Plan, guard: &mut Guard, readiness: Readiness) -
         let _ = fs::remove_file(path);
     }
     status
+}
+
+/// An error and its causes, leaving out those that the text before has named already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text.replace('\n', "; ")
 }
 
 /// Does nothing where no systemd listens.
@@ -408,5 +421,17 @@ fn is_ignored(signal: Signal) -> bool {
         let mut present: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal as libc::c_int, std::ptr::null(), &raw mut present) == 0
             && present.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_named_once() {
+        let cause = anyhow::anyhow!("permission denied");
+        let error = cause.context("cannot open f: permission denied").context("cannot start");
+        assert_eq!(in_one_line(&error), "cannot start: cannot open f: permission denied");
     }
 }
