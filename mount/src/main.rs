@@ -12,6 +12,7 @@ mod mountpoint;
 mod options;
 mod plan;
 mod session;
+mod stop_signals;
 
 use std::process::ExitCode;
 

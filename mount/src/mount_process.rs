@@ -3,14 +3,12 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
-use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use znodefs::client::{Client, ConnectString};
 use znodefs_mount::{MountOptions, Served};
 
@@ -21,6 +19,7 @@ use crate::guard::Guard;
 use crate::kernel_mount::{self, MountError, MountIdentity, UnmountError};
 use crate::options::Access;
 use crate::plan::{Credential, Plan};
+use crate::stop_signals::StopSignals;
 use crate::{logging, session};
 
 /// How often, and how far apart, a busy mount is tried before it is detached lazily.
@@ -369,58 +368,6 @@ fn servers_of(replica: &EmbeddedReplica) -> ConnectString {
 async fn within_limit<T>(what: &str, step: impl Future<Output = T>) {
     if tokio::time::timeout(STOP_STEP_LIMIT, step).await.is_err() {
         tracing::warn!("{what} took longer than {STOP_STEP_LIMIT:?}; going on without");
-    }
-}
-
-/// The signals that end a mount.
-struct StopSignals {
-    terminate: SignalStream,
-    interrupt: SignalStream,
-    /// Only in the foreground: the terminal went away. In the background there is none.
-    hangup: Option<SignalStream>,
-}
-
-impl StopSignals {
-    fn new(foreground: bool) -> io::Result<StopSignals> {
-        let hangup = if foreground && !is_ignored(Signal::SIGHUP) {
-            Some(signal(SignalKind::hangup())?)
-        } else {
-            // SAFETY: ignoring a signal installs no handler.
-            unsafe {
-                nix::sys::signal::signal(Signal::SIGHUP, nix::sys::signal::SigHandler::SigIgn)?
-            };
-            None
-        };
-        Ok(StopSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup,
-        })
-    }
-
-    /// Waits for the next one and gives its name.
-    async fn next(&mut self) -> &'static str {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = hangup => "SIGHUP",
-        }
-    }
-}
-
-/// Whether whoever started us wants a signal ignored, as nohup(1) does.
-fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: zero is a valid sigaction; the call only reads the present disposition into it.
-    unsafe {
-        let mut present: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal as libc::c_int, std::ptr::null(), &raw mut present) == 0
-            && present.sa_sigaction == libc::SIG_IGN
     }
 }
 
