@@ -32,7 +32,7 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
         // The answer does not depend on it.
         let _ = client.close().await;
         bail!(
-            "znode {chroot} does not exist on {hosts}: create it with znode -s {hosts} create {chroot}"
+            "znode {chroot} does not exist on {hosts}: create it with znode -s {hosts} create -p {chroot}"
         );
     }
     Ok(client)

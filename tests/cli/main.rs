@@ -1,5 +1,6 @@
 //! The command `znode`, and what all three commands say of themselves.
 
 mod help;
+mod manual;
 mod quickstart;
 mod znode;
