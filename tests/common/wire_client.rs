@@ -41,13 +41,19 @@ pub type Answer = Result<Response, ErrorCode>;
 
 impl WireClient {
     /// Connects to `HOST:PORT` and opens a session.
+    #[track_caller]
     pub fn connect(address: &str) -> WireClient {
+        WireClient::try_connect(address).expect("a session")
+    }
+
+    /// The same, an error if nobody answers.
+    pub fn try_connect(address: &str) -> std::io::Result<WireClient> {
         let request = ConnectRequest {
             timeout_ms: SESSION_TIMEOUT_MS,
             password: Some(Bytes::from_static(&[0; 16])),
             ..ConnectRequest::default()
         };
-        WireClient::connect_with(address, &request).expect("a session")
+        WireClient::connect_with(address, &request)
     }
 
     /// Connects with this first record; an error if the server closes the connection instead of

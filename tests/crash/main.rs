@@ -3,9 +3,11 @@
 //!
 //! `ZNODEFS_CRASH_ROUNDS` runs more rounds than the everyday test does, `ZNODEFS_SEED` repeats one.
 
+mod acknowledged;
 mod copy;
-mod forgetful_disk;
 mod kill;
+mod machine;
+mod power_cut_copy;
 mod sync_before_reply;
 
 /// How many times the whole is done.
