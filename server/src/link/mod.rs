@@ -8,6 +8,7 @@
 pub mod frame;
 pub mod handshake;
 mod peer_connection;
+pub mod quorum_port;
 
 use std::collections::HashMap;
 use std::io;
@@ -242,8 +243,10 @@ impl Shared {
         };
         let _turn = turn.lock().await;
         let sink = self.sink.clone();
+        sink(LinkEvent::Connected { peer: peer_id });
+        let take = |payload| sink(LinkEvent::Message { peer: peer_id, payload });
         let limit = self.options.frame_length_max;
-        let reason = peer_connection::run(peer_id, stream, &queue, limit, &sink).await;
+        let reason = peer_connection::run(stream, &queue, limit, take).await;
         let mut state = self.state.lock();
         if let Some(peer) = state.peers.get_mut(&peer_id) {
             if peer.link.as_ref().is_some_and(|link| link.number == number) {

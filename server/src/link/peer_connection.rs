@@ -1,5 +1,5 @@
-//! One agreed link: frames out of a bounded queue into the socket, frames from the socket into the
-//! sink. What does not live here: making the link.
+//! One agreed link: frames out of a bounded queue into the socket, frames from the socket to whoever
+//! takes them. What does not live here: making the link.
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -8,9 +8,6 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
 use super::frame::{self, HEADER_LENGTH, Header};
-use super::handshake::PeerId;
-use super::{LinkEvent, LinkSink};
-
 /// Size of the reading buffer in bytes.
 const READ_BUFFER_LENGTH: usize = 64 << 10;
 
@@ -18,34 +15,44 @@ const READ_BUFFER_LENGTH: usize = 64 << 10;
 pub(super) struct SendQueue {
     waiting: Mutex<Waiting>,
     wake: Notify,
+    /// Wakes a stream that waits for room.
+    room: Notify,
 }
 
 #[derive(Default)]
 struct Waiting {
     bytes: Vec<u8>,
+    /// Frames behind a stream that is under way; `None` when there is none.
+    held: Option<Vec<u8>>,
+    /// No more frames are taken; the link ends once what waits was written.
+    finishing: bool,
     closed: Option<String>,
 }
 
 impl SendQueue {
     pub(super) fn new() -> SendQueue {
-        SendQueue { waiting: Mutex::default(), wake: Notify::new() }
+        SendQueue { waiting: Mutex::default(), wake: Notify::new(), room: Notify::new() }
     }
 
     /// Queues a frame; with more than `limit` bytes waiting the link is given up.
     pub(super) fn push(&self, payload: &[u8], limit: usize) -> bool {
         let mut waiting = self.waiting.lock();
-        if waiting.closed.is_some() {
+        if waiting.closed.is_some() || waiting.finishing {
             return false;
         }
-        // A single frame may exceed the limit (a snapshot's block); a backlog may not.
-        if !waiting.bytes.is_empty() && waiting.bytes.len() + payload.len() > limit {
-            let behind = waiting.bytes.len();
+        let was_empty = waiting.bytes.is_empty();
+        let queue = match &mut waiting.held {
+            Some(held) => held,
+            None => &mut waiting.bytes,
+        };
+        // A single frame may exceed the limit; a backlog may not.
+        if !queue.is_empty() && queue.len() + payload.len() > limit {
+            let behind = queue.len();
             drop(waiting);
             self.close(&format!("the peer is too slow: {behind} bytes are waiting for it"));
             return false;
         }
-        let was_empty = waiting.bytes.is_empty();
-        frame::put_frame(&mut waiting.bytes, payload);
+        frame::put_frame(queue, payload);
         drop(waiting);
         if was_empty {
             self.wake.notify_one();
@@ -58,6 +65,50 @@ impl SendQueue {
         let mut waiting = self.waiting.lock();
         waiting.closed.get_or_insert_with(|| reason.to_string());
         waiting.bytes = Vec::new();
+        waiting.held = None;
+        drop(waiting);
+        self.wake.notify_one();
+        self.room.notify_one();
+    }
+
+    /// Ends the link once everything that waits was written.
+    pub(super) fn finish(&self) {
+        self.waiting.lock().finishing = true;
+        self.wake.notify_one();
+    }
+
+    /// From now on frames wait behind a stream that [`stream`](SendQueue::stream) writes, until
+    /// [`end_stream`](SendQueue::end_stream).
+    pub(super) fn begin_stream(&self) {
+        self.waiting.lock().held.get_or_insert_with(Vec::new);
+    }
+
+    /// Queues a frame of the stream once no more than `limit` bytes wait; false when the link is
+    /// closed.
+    pub(super) async fn stream(&self, payload: &[u8], limit: usize) -> bool {
+        loop {
+            {
+                let mut waiting = self.waiting.lock();
+                if waiting.closed.is_some() {
+                    return false;
+                }
+                if waiting.bytes.is_empty() || waiting.bytes.len() + payload.len() <= limit {
+                    frame::put_frame(&mut waiting.bytes, payload);
+                    break;
+                }
+            }
+            self.room.notified().await;
+        }
+        self.wake.notify_one();
+        true
+    }
+
+    /// Lets the frames that waited behind the stream go.
+    pub(super) fn end_stream(&self) {
+        let mut waiting = self.waiting.lock();
+        if let Some(mut held) = waiting.held.take() {
+            waiting.bytes.append(&mut held);
+        }
         drop(waiting);
         self.wake.notify_one();
     }
@@ -72,7 +123,11 @@ impl SendQueue {
                 }
                 if !waiting.bytes.is_empty() {
                     std::mem::swap(&mut waiting.bytes, spare);
+                    self.room.notify_one();
                     return Ok(());
+                }
+                if waiting.finishing {
+                    return Err("this replica ended the link".to_string());
                 }
             }
             self.wake.notified().await;
@@ -80,23 +135,20 @@ impl SendQueue {
     }
 }
 
-/// Runs the link until it breaks; returns why.
+/// Runs the link until it breaks; returns why. Each frame's payload goes to `take`.
 pub(super) async fn run(
-    peer: PeerId,
     stream: TcpStream,
     queue: &SendQueue,
     frame_length_max: usize,
-    sink: &LinkSink,
+    take: impl Fn(Vec<u8>),
 ) -> String {
     let (reader, writer) = stream.into_split();
-    sink(LinkEvent::Connected { peer });
-    tokio::select! {
+    let reason = tokio::select! {
         reason = write_frames(writer, queue) => reason,
-        reason = read_frames(peer, reader, frame_length_max, sink) => {
-            queue.close(&reason);
-            reason
-        }
-    }
+        reason = read_frames(reader, frame_length_max, take) => reason,
+    };
+    queue.close(&reason);
+    reason
 }
 
 async fn write_frames(mut writer: OwnedWriteHalf, queue: &SendQueue) -> String {
@@ -111,9 +163,7 @@ async fn write_frames(mut writer: OwnedWriteHalf, queue: &SendQueue) -> String {
             reason = queue.closed() => return reason,
         };
         if let Err(error) = written {
-            let reason = format!("writing failed: {error}");
-            queue.close(&reason);
-            return reason;
+            return format!("writing failed: {error}");
         }
     }
 }
@@ -132,15 +182,14 @@ impl SendQueue {
 }
 
 async fn read_frames(
-    peer: PeerId,
     reader: OwnedReadHalf,
     frame_length_max: usize,
-    sink: &LinkSink,
+    take: impl Fn(Vec<u8>),
 ) -> String {
     let mut reader = BufReader::with_capacity(READ_BUFFER_LENGTH, reader);
     loop {
         match read_frame(&mut reader, frame_length_max).await {
-            Ok(payload) => sink(LinkEvent::Message { peer, payload }),
+            Ok(payload) => take(payload),
             Err(reason) => return reason,
         }
     }
