@@ -4,6 +4,7 @@
 
 use std::io;
 use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -74,6 +75,9 @@ pub enum LogThreadError {
     /// The snapshots, when history changes.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A mistake in the program.
+    #[error("the log thread panicked")]
+    Panicked,
 }
 
 /// Counters for monitoring; all since the start.
@@ -174,8 +178,9 @@ impl LogThread {
         let handle = LogHandle { queue: queue.clone(), statistics: statistics.clone() };
         let worker =
             Worker { log, snapshots, on_event, statistics, halted: false, pending_txns: 0 };
-        let thread =
-            thread::Builder::new().name("log".to_owned()).spawn(move || worker.run(&queue))?;
+        let thread = thread::Builder::new()
+            .name("znoded-log".to_owned())
+            .spawn(move || worker.run(&queue))?;
         Ok(LogThread { handle, thread: Some(thread) })
     }
 
@@ -217,6 +222,19 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, queue: &Queue) {
+        // Whatever ends this thread must be heard of: a replica whose log is dead looks alive.
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(queue)));
+        match worked.unwrap_or(Err(LogThreadError::Panicked)) {
+            Ok(()) => self.close(),
+            Err(error) => {
+                error!("the transaction log has failed: {error}");
+                (self.on_event)(LogEvent::Failed(error));
+            }
+        }
+    }
+
+    /// Works until the end in order.
+    fn work(&mut self, queue: &Queue) -> Result<(), LogThreadError> {
         let mut commands = Vec::new();
         loop {
             let mut queued = queue.commands.lock();
@@ -225,13 +243,8 @@ impl Worker {
             }
             mem::swap(&mut *queued, &mut commands);
             drop(queued);
-            match self.carry_out(&mut commands) {
-                Ok(false) => {}
-                Ok(true) => return self.close(),
-                Err(error) => {
-                    error!("the transaction log has failed: {error}");
-                    return (self.on_event)(LogEvent::Failed(error));
-                }
+            if self.carry_out(&mut commands)? {
+                return Ok(());
             }
         }
     }

@@ -1,1 +1,179 @@
-//! To come.
+//! A replica's directory as a whole: what fits together starts, what does not is refused with the
+//! reason and the way out.
+
+use std::fs;
+
+use znodefs::Epoch;
+
+use super::*;
+use crate::persistence::storage::{Storage, StorageError};
+
+fn open(disk: &MemoryDisk) -> Result<Storage, StorageError> {
+    Storage::open(shared(disk), shared(disk), storage_options())
+}
+
+#[test]
+fn an_empty_directory_gets_an_identity_and_keeps_it() {
+    let disk = MemoryDisk::new(1);
+    let storage = open(&disk).unwrap();
+    assert!(storage.is_empty());
+    let identity = storage.identity().unwrap();
+    assert_eq!((identity.ensemble_id, identity.replica_id), (ENSEMBLE, 1));
+    disk.crash();
+    let other = StorageOptions { new_ensemble: Some(EnsembleId([9; 16])), ..storage_options() };
+    let storage = Storage::open(shared(&disk), shared(&disk), other).unwrap();
+    assert_eq!(storage.identity(), Some(identity));
+}
+
+#[test]
+fn a_replica_that_is_to_join_has_no_ensemble_until_it_does() {
+    let disk = MemoryDisk::new(1);
+    let joining = StorageOptions { new_ensemble: None, ..storage_options() };
+    let mut storage = Storage::open(shared(&disk), shared(&disk), joining).unwrap();
+    assert!(storage.identity().is_none() && storage.is_empty());
+    storage.join(ENSEMBLE).unwrap();
+    storage.join(ENSEMBLE).unwrap();
+    let error = storage.join(EnsembleId([1; 16])).unwrap_err();
+    assert!(matches!(error, StorageError::OtherEnsemble { .. }), "{error}");
+    let mut parts = storage.into_parts().unwrap();
+    append_each(&mut parts.log, [1]);
+    let storage = Storage::open(shared(&disk), shared(&disk), joining).unwrap();
+    assert_eq!((storage.is_empty(), storage.last_zxid()), (false, zxid(1)));
+    let disk = MemoryDisk::new(1);
+    let storage = Storage::open(shared(&disk), shared(&disk), joining).unwrap();
+    assert!(matches!(storage.into_parts(), Err(StorageError::NoEnsemble(_))));
+}
+
+#[test]
+fn the_directory_of_another_replica_is_refused() {
+    let disk = MemoryDisk::new(1);
+    drop(open(&disk).unwrap());
+    let other = StorageOptions { replica_id: 2, ..storage_options() };
+    let error = Storage::open(shared(&disk), shared(&disk), other).err().unwrap().to_string();
+    let expected = "/memory belongs to replica 1, this is replica 2: correct dataDir or myid";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_log_of_another_ensemble_is_refused() {
+    let (disk, other) = (MemoryDisk::new(1), MemoryDisk::new(2));
+    let options = LogOptions { ensemble_id: EnsembleId([1; 16]), ..log_options() };
+    append_each(&mut TxnLog::open(shared(&other), options).unwrap().0, [1]);
+    drop(open(&disk).unwrap());
+    let error = Storage::open(shared(&disk), shared(&other), storage_options()).err().unwrap();
+    assert!(matches!(error, StorageError::Log(LogError::Foreign { .. })), "{error}");
+}
+
+#[test]
+fn data_without_an_identity_is_refused() {
+    let disk = MemoryDisk::new(1);
+    append_each(&mut open(&disk).unwrap().into_parts().unwrap().log, [1]);
+    disk.remove("identity").unwrap();
+    let error = open(&disk).err().unwrap();
+    assert!(matches!(error, StorageError::IdentityMissing { .. }), "{error}");
+    assert!(error.to_string().contains("log.100000001"), "{error}");
+}
+
+#[test]
+fn a_damaged_identity_or_epoch_is_refused_by_name() {
+    for name in ["identity", "acceptedEpoch", "currentEpoch"] {
+        let disk = MemoryDisk::new(1);
+        let mut parts = open(&disk).unwrap().into_parts().unwrap();
+        parts.epochs.set_accepted(Epoch(3)).unwrap();
+        parts.epochs.set_current(Epoch(3)).unwrap();
+        drop(parts);
+        for at in 0..disk.length(name).unwrap() {
+            disk.flip(name, at, 1);
+            let error = open(&disk).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("/memory/{name} is damaged")), "{error}");
+            disk.flip(name, at, 1);
+        }
+        open(&disk).unwrap();
+    }
+}
+
+#[test]
+fn an_epoch_never_goes_back_and_must_fit_the_log() {
+    let disk = MemoryDisk::new(1);
+    let mut epochs = open(&disk).unwrap().into_parts().unwrap().epochs;
+    epochs.set_accepted(Epoch(5)).unwrap();
+    epochs.set_current(Epoch(4)).unwrap();
+    assert!(epochs.set_accepted(Epoch(4)).is_err());
+    assert!(epochs.set_current(Epoch(3)).is_err());
+    assert_eq!((epochs.accepted(), epochs.current()), (Epoch(5), Epoch(4)));
+    epochs.check(Zxid::new(Epoch(4), 9)).unwrap();
+    epochs.check(Zxid::new(Epoch(5), 1)).unwrap_err();
+}
+
+#[test]
+fn snapshots_whose_log_is_gone_are_refused() {
+    let disk = MemoryDisk::new(1);
+    let mut parts = open(&disk).unwrap().into_parts().unwrap();
+    append_each(&mut parts.log, 1..=5);
+    parts.snapshots.create(zxid(5)).unwrap().finish(zxid(5)).unwrap();
+    append_each(&mut parts.log, 6..=9);
+    drop(parts);
+    let elsewhere = MemoryDisk::new(2);
+    let error = Storage::open(shared(&disk), shared(&elsewhere), storage_options()).err().unwrap();
+    assert!(matches!(error, StorageError::LogMissing { .. }), "{error}");
+    assert!(error.to_string().contains("was dataLogDir changed?"), "{error}");
+    open(&disk).unwrap();
+}
+
+#[test]
+fn without_force_sync_a_log_that_lost_its_end_begins_anew_behind_the_snapshot() {
+    let disk = MemoryDisk::new(1);
+    let options = StorageOptions { force_sync: false, ..storage_options() };
+    let open = || Storage::open(shared(&disk), shared(&disk), options);
+    let mut parts = open().unwrap().into_parts().unwrap();
+    append_each(&mut parts.log, 1..=5);
+    parts.snapshots.create(zxid(5)).unwrap().finish(zxid(5)).unwrap();
+    drop(parts);
+    disk.remove("log.100000001").unwrap();
+    for _ in 0..2 {
+        assert_eq!(open().unwrap().last_zxid(), zxid(5));
+    }
+    append_each(&mut open().unwrap().into_parts().unwrap().log, [6]);
+    assert_eq!(open().unwrap().last_zxid(), zxid(6));
+}
+
+#[test]
+fn unfinished_files_are_removed_at_a_start() {
+    let disk = MemoryDisk::new(1);
+    drop(open(&disk).unwrap());
+    disk.put("snapshot.100000005.tmp", b"half");
+    disk.put("currentEpoch.tmp", b"half");
+    drop(open(&disk).unwrap());
+    assert_eq!(disk.list().unwrap(), ["identity"]);
+}
+
+#[test]
+fn real_directories_are_locked_and_apache_zookeepers_data_is_left_alone() {
+    let (data, log) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let apache = data.path().join("version-2");
+    fs::create_dir(&apache).unwrap();
+    fs::write(apache.join("log.1"), "ZKLG").unwrap();
+    let open = |log_dir| Storage::open_directories(data.path(), log_dir, storage_options());
+    let mut parts = open(Some(log.path())).unwrap().into_parts().unwrap();
+    append_each(&mut parts.log, 1..=100);
+    let error = open(None).err().unwrap();
+    assert!(error.to_string().contains("is in use by process"), "{error}");
+    parts.log.close().unwrap();
+    drop((parts.reader, parts.snapshots, parts.epochs));
+    let storage = open(Some(log.path())).unwrap();
+    assert_eq!(storage.last_zxid(), zxid(100));
+    assert_eq!(fs::read(apache.join("log.1")).unwrap(), b"ZKLG");
+    drop(storage);
+    assert!(open(None).unwrap().is_empty());
+    // The same directory twice, spelled differently, is one.
+    let spelled = data.path().join(".");
+    assert!(open(Some(&spelled)).unwrap().is_empty());
+}
+
+#[test]
+fn a_missing_data_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("gone");
+    let error = Storage::open_directories(&missing, None, storage_options()).err().unwrap();
+    assert!(error.to_string().starts_with(&format!("{} does not exist", missing.display())));
+}
