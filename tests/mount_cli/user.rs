@@ -58,7 +58,7 @@ fn a_users_killed_mount_is_gone_too() {
     let address = server.address();
     let script = format!(
         r#"set -e
-        znode-mount --pid-file /proc/self/cwd/run/pid {address} $MNT || exit 9
+        znode-mount --pid-file run/pid {address} $MNT || exit 9
         kill -9 $(cat run/pid)
         {GONE}"#
     );
