@@ -513,3 +513,7 @@ pub(super) fn take_header<'a>(frame: &'a Bytes) -> Result<(ReplyHeader, Decoder<
         .map_err(|error| format!("a reply's header is unreadable: {error}"))?;
     Ok((header, decoder))
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
