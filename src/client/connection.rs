@@ -34,6 +34,9 @@ const PROVEN_AFTER: Duration = Duration::from_secs(1);
 /// Stands in for "no deadline".
 const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// Stands for the reason while the first attempt at an address goes on.
+const NO_ANSWER: &str = "no answer yet";
+
 /// Every address tried, with the reason why it failed last.
 type Attempts = Arc<Mutex<Vec<(String, String)>>>;
 
@@ -178,6 +181,7 @@ impl Driver {
         }
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         match attempts.iter_mut().find(|(name, _)| *name == self.name) {
+            Some(_) if reason == NO_ANSWER => {}
             Some((_, known)) => *known = reason.to_string(),
             None => attempts.push((self.name.clone(), reason.to_string())),
         }
@@ -199,7 +203,7 @@ impl Driver {
         self.receiver.server = None;
         self.name = format_address(&host, port);
         let limit = self.attempt_timeout;
-        self.note_attempt("no answer yet");
+        self.note_attempt(NO_ANSWER);
         let lookup = async { tokio::net::lookup_host((host.as_str(), port)).await };
         let mut addresses: Vec<SocketAddr> =
             match self.meanwhile(tokio::time::timeout(limit, lookup)).await? {

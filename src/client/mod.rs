@@ -36,6 +36,9 @@ mod packet;
 mod session;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
