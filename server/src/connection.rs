@@ -33,6 +33,10 @@ pub type Identities = Arc<[Identity]>;
 /// Bytes waiting for a client above which its requests are no longer read or answered.
 pub const OUTBOX_SOFT_LIMIT: usize = 1 << 20;
 
+/// Bytes that the answers to waiting requests will have, by estimate, above which no more are taken: a
+/// write that is applied cannot wait until the client has taken the answers before it.
+pub const PENDING_REPLY_BYTES_LIMIT: usize = 16 << 20;
+
 /// Bytes waiting for a client at which it is given up: events and answers to writes cannot wait.
 pub const OUTBOX_HARD_LIMIT: usize = 64 << 20;
 
@@ -70,7 +74,12 @@ pub enum Pending {
         received_ms: u64,
     },
     /// It is answered from the tree when its turn comes.
-    Local(RawRequest),
+    Local {
+        /// The request.
+        request: RawRequest,
+        /// About how long the reply will be, bytes.
+        reply_length: usize,
+    },
 }
 
 /// Where a connection stands.
@@ -116,6 +125,8 @@ pub struct Outbox {
     pub pending: VecDeque<Pending>,
     /// Bytes of the requests in `pending`.
     pub pending_bytes: usize,
+    /// Bytes that their replies will have, about.
+    pub pending_reply_bytes: usize,
     /// Where the connection stands.
     pub phase: Phase,
     /// Its session; 0 before it has one.
@@ -158,6 +169,7 @@ impl Connection {
                 buffer: BytesMut::new(),
                 pending: VecDeque::new(),
                 pending_bytes: 0,
+                pending_reply_bytes: 0,
                 phase: Phase::Connecting,
                 session_id: SessionId(0),
                 timeout_ms: 0,
@@ -242,8 +254,9 @@ impl Outbox {
 
     /// Queues a request.
     pub fn push_pending(&mut self, pending: Pending) {
-        if let Pending::Local(request) = &pending {
+        if let Pending::Local { request, reply_length } = &pending {
             self.pending_bytes += request.body.len();
+            self.pending_reply_bytes += reply_length;
         }
         self.pending.push_back(pending);
     }
@@ -254,8 +267,9 @@ impl Outbox {
             return None;
         }
         match self.pending.pop_front() {
-            Some(Pending::Local(request)) => {
+            Some(Pending::Local { request, reply_length }) => {
                 self.pending_bytes -= request.body.len();
+                self.pending_reply_bytes -= reply_length;
                 Some(request)
             }
             _ => None,
@@ -264,7 +278,7 @@ impl Outbox {
 
     /// Whether the next request can be answered from the tree now.
     pub fn front_is_local(&self) -> bool {
-        matches!(self.pending.front(), Some(Pending::Local(_)))
+        matches!(self.pending.front(), Some(Pending::Local { .. }))
     }
 
     /// Whether requests may still be answered: there is room for their answers.
@@ -278,6 +292,7 @@ impl Outbox {
             && self.has_room()
             && self.pending.len() < PENDING_COUNT_LIMIT
             && self.pending_bytes < PENDING_BYTES_LIMIT
+            && self.pending_reply_bytes < PENDING_REPLY_BYTES_LIMIT
     }
 
     /// Whether anything put in is ever sent.
@@ -289,8 +304,11 @@ impl Outbox {
     pub fn close(&mut self) {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closing;
+            // The task must hear of it, even if it was woken before and is stuck with a full socket.
+            self.wake_queued = false;
             self.pending.clear();
             self.pending_bytes = 0;
+            self.pending_reply_bytes = 0;
         }
     }
 
@@ -324,13 +342,14 @@ mod tests {
     }
 
     fn local(xid: i32) -> Pending {
-        Pending::Local(RawRequest {
+        let request = RawRequest {
             xid,
             op_code: 11,
             body: Bytes::from_static(b"12345"),
             identities: Arc::new([]),
             received_ms: 0,
-        })
+        };
+        Pending::Local { request, reply_length: 7 }
     }
 
     #[test]
@@ -351,11 +370,11 @@ mod tests {
         let mut outbox = connection.outbox();
         outbox.push_pending(Pending::Core { xid: 1, op_code: 5, received_ms: 0 });
         outbox.push_pending(local(2));
-        assert_eq!(outbox.pending_bytes, 5);
+        assert_eq!((outbox.pending_bytes, outbox.pending_reply_bytes), (5, 7));
         assert!(outbox.pop_local().is_none());
         outbox.pending.pop_front();
         assert_eq!(outbox.pop_local().unwrap().xid, 2);
-        assert_eq!(outbox.pending_bytes, 0);
+        assert_eq!((outbox.pending_bytes, outbox.pending_reply_bytes), (0, 0));
     }
 
     #[test]

@@ -50,6 +50,25 @@ pub fn may_touch_watches(request: &RawRequest) -> bool {
     }
 }
 
+/// About how long the reply to a request will be, bytes, as the tree is now.
+pub fn reply_length(tree: &DataTree, request: &RawRequest) -> usize {
+    const SMALL: usize = 128;
+    let node = || {
+        let path = Decoder::new(&request.body).read_ustring().ok()?;
+        tree.node(path)
+    };
+    let more = match OpCode::from_code(request.op_code) {
+        Some(OpCode::GetData) => node().map(|node| node.data().map_or(0, <[u8]>::len)),
+        Some(OpCode::GetChildren | OpCode::GetChildren2) => {
+            node().map(|node| node.num_children().max(0) as usize * 24)
+        }
+        // Each operation asks for something of its own.
+        Some(OpCode::MultiRead) => Some(request.body.len() * 64),
+        _ => None,
+    };
+    SMALL + more.unwrap_or(0)
+}
+
 /// Answers queued requests until one must wait for the core.
 pub fn answer_queued(
     tree: &DataTree,
@@ -118,7 +137,7 @@ pub fn answer(
         Request::SetWatches(sets) | Request::SetWatches2(sets) => {
             let Some(watches) = watches else { return };
             let tell = &mut |event_type, path: &str| put_notification(outbox, event_type, path);
-            set_watches(tree, watches, watcher(connection), sets, tell);
+            watches.set_watches(tree, watcher(connection), sets, tell);
             outbox.put_reply(request.xid, zxid, |_| Ok(()));
         }
         Request::AddWatch { .. } | Request::CheckWatches { .. } | Request::RemoveWatches { .. } => {
@@ -144,42 +163,6 @@ pub fn answer(
             }
         }
     }
-}
-
-fn set_watches(
-    tree: &DataTree,
-    watches: &mut WatchManager,
-    watcher: WatcherId,
-    sets: &znodefs::wire::WatchSets<'_>,
-    tell: &mut impl FnMut(znodefs::wire::EventType, &str),
-) {
-    use crate::tree::WatchKind;
-    use znodefs::wire::EventType;
-    let seen = sets.relative_zxid;
-    let stat_of = |path: &str| tree.node(path).map(|node| node.stat());
-    for &path in &sets.data {
-        match stat_of(path) {
-            None => tell(EventType::NodeDeleted, path),
-            Some(stat) if stat.mzxid > seen => tell(EventType::NodeDataChanged, path),
-            Some(_) => watches.add(path, watcher, WatchKind::Data),
-        }
-    }
-    for &path in &sets.exists {
-        match stat_of(path) {
-            Some(_) => tell(EventType::NodeCreated, path),
-            None => watches.add(path, watcher, WatchKind::Data),
-        }
-    }
-    for &path in &sets.children {
-        match stat_of(path) {
-            None => tell(EventType::NodeDeleted, path),
-            Some(stat) if stat.pzxid > seen => tell(EventType::NodeChildrenChanged, path),
-            Some(_) => watches.add(path, watcher, WatchKind::Children),
-        }
-    }
-    sets.persistent.iter().for_each(|path| watches.add(path, watcher, WatchKind::Persistent));
-    let recursive = WatchKind::PersistentRecursive;
-    sets.persistent_recursive.iter().for_each(|path| watches.add(path, watcher, recursive));
 }
 
 /// `Ok(true)` where the reply has the record of `addWatch`: an error code of 0.

@@ -329,3 +329,6 @@ fn start_core(
     let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;
     Ok((Core { thread, purge }, ended))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The task that owns a client's socket: reads whatever is there in one go, answers what can be
 //! answered at once, hands the rest to the core, and writes everything the outbox holds in one go.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use znodefs::OpCode;
 use znodefs::wire::{RequestHeader, WireError, take_frame};
 
 use super::handshake::{self, Handshake};
-use crate::connection::{Connection, Identities, Outbox, Pending, Phase, RawRequest};
+use crate::connection::{
+    Connection, Identities, OUTBOX_HARD_LIMIT, Outbox, Pending, Phase, RawRequest,
+};
 use crate::local_request::{self, may_touch_watches};
 use crate::replica::{Event, WriteRequest};
 use crate::service::Service;
@@ -78,7 +81,8 @@ pub(super) struct ConnectionTask {
     output: BytesMut,
     read_length: usize,
     identities: Identities,
-    batch: Vec<RawRequest>,
+    /// Requests taken off the input and not handled yet.
+    batch: VecDeque<RawRequest>,
 }
 
 /// Serves a client until one side closes the connection.
@@ -93,7 +97,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Arc<Connection>, st
         output: BytesMut::new(),
         read_length: READ_LENGTH_MIN,
         identities,
-        batch: Vec::new(),
+        batch: VecDeque::new(),
     };
     let ending = task.run().await;
     task.release();
@@ -156,7 +160,7 @@ impl ConnectionTask {
                 self.process_batch();
             }
             let written = self.write_output()?;
-            if !(written && (more_input || self.has_deferred())) {
+            if !written || !(self.has_deferred() || self.can_take(more_input)) {
                 return Ok(());
             }
         }
@@ -166,6 +170,9 @@ impl ConnectionTask {
     async fn wait(&mut self) -> Result<(), Ending> {
         let (phase, reads) = {
             let outbox = self.connection.outbox();
+            if outbox.overflowed {
+                return Err(Ending::DoesNotRead(OUTBOX_HARD_LIMIT));
+            }
             let throttled = !outbox.pending.is_empty()
                 && self.service.metrics.outstanding() > self.service.config.outstanding_max as u64;
             (outbox.phase, outbox.takes_requests() && !throttled)
@@ -212,16 +219,18 @@ impl ConnectionTask {
         }
     }
 
-    /// Fills the batch from the input; `true` when more can be taken once the output is written.
+    /// Whether requests that are here already can be taken now.
+    fn can_take(&self, more_input: bool) -> bool {
+        (more_input || !self.batch.is_empty()) && self.connection.outbox().takes_requests()
+    }
+
+    /// Fills the batch from the input; `true` when there may be more.
     fn take_requests(&mut self) -> Result<bool, Ending> {
-        if self.input.len() < 4 {
-            return Ok(false);
+        if self.input.len() < 4 || !self.batch.is_empty() {
+            return Ok(self.input.len() >= 4);
         }
-        {
-            let outbox = self.connection.outbox();
-            if !outbox.takes_requests() {
-                return Ok(!outbox.has_room());
-            }
+        if !self.connection.outbox().takes_requests() {
+            return Ok(true);
         }
         let limit = self.service.config.frame_length_max;
         let received_ms = self.service.clock.monotonic_ms();
@@ -229,7 +238,7 @@ impl ConnectionTask {
             let Some(mut frame) = take_frame(&mut self.input, limit)? else { break };
             let header = RequestHeader::decode(&mut znodefs::wire::Decoder::new(&frame))?;
             frame.advance(8);
-            self.batch.push(RawRequest {
+            self.batch.push_back(RawRequest {
                 xid: header.xid,
                 op_code: header.op_code,
                 body: frame,
@@ -247,7 +256,8 @@ impl ConnectionTask {
         Ok(self.batch.len() == BATCH_MAX)
     }
 
-    /// Answers the batch's requests, or queues them behind what they must wait for.
+    /// Answers the batch's requests, or queues them behind what they must wait for, for as long as there
+    /// is room for that.
     fn process_batch(&mut self) {
         let service = Arc::clone(&self.service);
         let connection = Arc::clone(&self.connection);
@@ -258,17 +268,15 @@ impl ConnectionTask {
             let watches_needed = self.batch.iter().any(may_touch_watches);
             let mut watches = watches_needed.then(|| service.database.watches.lock());
             let mut outbox = connection.outbox();
-            outbox.stats.received += self.batch.len() as u64;
-            for mut request in self.batch.drain(..) {
+            while outbox.takes_requests() {
+                let Some(mut request) = self.batch.pop_front() else { break };
+                outbox.stats.received += 1;
                 // Identities count from the moment they are proved.
                 request.identities = Arc::clone(&self.identities);
                 if request.op_code == OpCode::Auth as i32 {
-                    self.identities = local_request::authenticate(
-                        &service.config,
-                        &connection,
-                        &request,
-                        &mut outbox,
-                    );
+                    let config = &service.config;
+                    self.identities =
+                        local_request::authenticate(config, &connection, &request, &mut outbox);
                 } else if let Some(op_code) = local_request::needs_core(request.op_code) {
                     outbox.push_pending(Pending::Core {
                         xid: request.xid,
@@ -276,12 +284,15 @@ impl ConnectionTask {
                         received_ms: request.received_ms,
                     });
                     writes.push(WriteRequest { op_code, request });
-                } else if outbox.pending.is_empty() && outbox.has_room() {
+                } else if outbox.pending.is_empty() {
                     let watches = watches.as_deref_mut();
                     local_request::answer(&tree, watches, &connection, &request, &mut outbox);
+                    let (xid, op_code) = (request.xid, request.op_code);
+                    outbox.note_answered(xid, op_code, tree.last_applied(), 0, request.received_ms);
                     answered += 1;
                 } else {
-                    outbox.push_pending(Pending::Local(request));
+                    let reply_length = local_request::reply_length(&tree, &request);
+                    outbox.push_pending(Pending::Local { request, reply_length });
                 }
             }
             self.take_output(&mut outbox);
@@ -344,9 +355,6 @@ impl ConnectionTask {
         }
         let connection = Arc::clone(&self.connection);
         let mut outbox = connection.outbox();
-        if outbox.overflowed {
-            return Err(Ending::DoesNotRead(crate::connection::OUTBOX_HARD_LIMIT));
-        }
         match outbox.phase {
             Phase::Closed => Err(Ending::ByReplica),
             Phase::Closing if outbox.buffer.is_empty() => Err(Ending::ByReplica),

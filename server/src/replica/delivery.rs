@@ -8,7 +8,7 @@ use parking_lot::RwLockWriteGuard;
 use tracing::{info, warn};
 use znodefs::wire::watch::put_watcher_event;
 use znodefs::wire::{Encode, KeeperState, ReplyHeader, put_frame, xid};
-use znodefs::{ErrorCode, Permissions, Zxid};
+use znodefs::{ErrorCode, OpCode, Permissions, Zxid};
 
 use super::outstanding::{Origin, Waiting};
 use super::{Effects, Replica};
@@ -152,6 +152,9 @@ impl Replica {
         local_request::pop_core(&mut outbox);
         outbox.put_reply(origin.xid, zxid, write);
         outbox.note_answered(origin.xid, origin.op_code, zxid, latency_ms, now_ms);
+        if origin.op_code == OpCode::CloseSession as i32 {
+            outbox.close();
+        }
         if outbox.front_is_local() {
             let (tree, watches) = (&*locked.tree, &mut *locked.watches);
             let pace = Pace::WhileThereIsRoom;
