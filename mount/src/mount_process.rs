@@ -125,6 +125,14 @@ struct RunningMount<'a> {
     kernel: KernelSide,
 }
 
+/// How a mount left the sight of other processes.
+enum Unmounted {
+    /// Nobody used it any more.
+    Orderly,
+    /// It was detached, now or earlier, with files open in it.
+    InUse,
+}
+
 /// The part that the kernel knows.
 struct KernelSide {
     identity: MountIdentity,
@@ -252,10 +260,17 @@ impl<'a> RunningMount<'a> {
     async fn stop(self, signals: &mut StopSignals) {
         notify_service_manager(&[sd_notify::NotifyState::Stopping]);
         if !self.kernel.served.is_finished() || self.is_mounted() {
-            self.unmount(signals).await;
-            let finished = tokio::time::timeout(DETACHED_LIMIT, self.kernel.served.finished());
-            if finished.await.is_err() {
-                tracing::warn!("processes still use the mount; they get ENOTCONN from now on");
+            let limit = match self.unmount(signals).await {
+                // What the last closes left is still being committed, as long as it may take.
+                Unmounted::Orderly => self.client.negotiated_timeout() + STOP_STEP_LIMIT,
+                Unmounted::InUse => DETACHED_LIMIT,
+            };
+            tokio::select! {
+                () = self.kernel.served.finished() => {}
+                () = tokio::time::sleep(limit) => {
+                    tracing::warn!("the mount is still in use; whoever uses it gets ENOTCONN");
+                }
+                name = signals.next() => tracing::warn!("{name} again: ending at once"),
             }
         }
         within_limit("closing the session", self.client.close()).await;
@@ -269,10 +284,11 @@ impl<'a> RunningMount<'a> {
     }
 
     /// Tries for a while, then detaches; a second signal ends the patience.
-    async fn unmount(&self, signals: &mut StopSignals) {
+    async fn unmount(&self, signals: &mut StopSignals) -> Unmounted {
         for _ in 0..UNMOUNT_TRIES {
             match self.unmount_once(false).await {
-                Ok(()) | Err(UnmountError::NotMounted) => return,
+                Ok(()) => return Unmounted::Orderly,
+                Err(UnmountError::NotMounted) => return Unmounted::InUse,
                 Err(UnmountError::Busy) => {}
                 Err(UnmountError::Other(reason)) => {
                     tracing::warn!("cannot unmount {}: {reason}", self.mountpoint().display());
@@ -294,6 +310,7 @@ impl<'a> RunningMount<'a> {
                 tracing::error!("cannot unmount {}: {error}", self.mountpoint().display());
             }
         }
+        Unmounted::InUse
     }
 
     async fn unmount_once(&self, lazily: bool) -> Result<(), UnmountError> {
