@@ -131,7 +131,7 @@ impl OpenFile {
         self.is_new
     }
 
-    /// Whether it has no position of the kernel's: the one to use is [`OpenFile::cursor`].
+    /// Whether it has no position of the kernel's: the one to use is its cursor.
     pub fn has_cursor(&self) -> bool {
         self.name_first.is_some()
     }
