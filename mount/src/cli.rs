@@ -162,7 +162,7 @@ struct MountArguments {
     after_help = "Called by mount -t znodefs and for znodefs lines of /etc/fstab; znode-mount --help explains more."
 )]
 struct HelperArguments {
-    /// HOST:PORT[,HOST:PORT...][/CHROOT]
+    /// The servers, HOST:PORT separated by commas, and /CHROOT for a subtree
     source: OsString,
     /// An empty directory
     mountpoint: OsString,
