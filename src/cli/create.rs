@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use znodefs::client::{Client, Error, SessionState};
 use znodefs::{Acl, CreateMode, ErrorCode, path};
 
@@ -69,6 +69,8 @@ impl Create {
     pub async fn run(self, client: &Client) -> Result<(), Failure> {
         self.check_path()?;
         let data = data_of(self.data.as_ref(), self.file.as_ref())?;
+        // Caught before there is anything that a signal would leave behind.
+        let signals = if self.ephemeral { Some(EndSignals::catch()?) } else { None };
         let mut result = self.create(client, data.clone()).await;
         if self.parents && matches!(&result, Err(error) if error.code() == Some(ErrorCode::NoNode))
         {
@@ -81,10 +83,10 @@ impl Create {
         writeln!(out, "{created}")?;
         out.flush()?;
         drop(out);
-        if self.ephemeral {
-            wait_for_the_end(client, &created).await?;
+        match signals {
+            Some(signals) => signals.wait(client, &created).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_path(&self) -> Result<(), Failure> {
@@ -158,23 +160,41 @@ impl Create {
     }
 }
 
-/// Waits for a signal; fails if the session, and with it the znode, ends before.
-async fn wait_for_the_end(client: &Client, path: &str) -> Result<(), Failure> {
-    let cannot = |error| Failure::failed(format!("cannot wait for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(cannot)?;
-    let mut states = client.state_changes();
-    let ended = |state: &SessionState| {
-        use SessionState::*;
-        matches!(state, Expired | AuthFailed | Closed)
-    };
-    tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        _ = hang_up.recv() => Ok(()),
-        _ = states.wait_for(ended) => {
-            Err(Failure::failed(format!("{path}: the session expired, and the znode is gone")))
+/// The signals that end a command which holds an ephemeral znode.
+struct EndSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl EndSignals {
+    /// Catches them from now on.
+    fn catch() -> Result<EndSignals, Failure> {
+        let catch = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))
+        };
+        Ok(EndSignals {
+            interrupt: catch(SignalKind::interrupt())?,
+            terminate: catch(SignalKind::terminate())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one; fails if the session, and with it the znode, ends before.
+    async fn wait(mut self, client: &Client, path: &str) -> Result<(), Failure> {
+        let mut states = client.state_changes();
+        let ended = |state: &SessionState| {
+            use SessionState::*;
+            matches!(state, Expired | AuthFailed | Closed)
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+            _ = self.hang_up.recv() => Ok(()),
+            _ = states.wait_for(ended) => {
+                Err(Failure::failed(format!("{path}: the session expired, and the znode is gone")))
+            }
         }
     }
 }

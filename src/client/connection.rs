@@ -139,6 +139,17 @@ impl Outlet<Completion> for Receiver {
     }
 }
 
+impl Drop for Driver {
+    /// However the task ends, torn down with its runtime or by a sink's panic: nobody waits on.
+    fn drop(&mut self) {
+        if self.session.over().is_none() {
+            self.shared.status.state.send_replace(SessionState::Closed);
+        }
+        self.shared.outbox.refuse(Error::Closed);
+        while self.shared.outbox.take().is_some() {}
+    }
+}
+
 impl Driver {
     async fn run(mut self) {
         while self.session.over().is_none() {

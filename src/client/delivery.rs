@@ -7,9 +7,11 @@ use crate::zxid::Zxid;
 /// wire: an event stands before every reply that shows its change, the writer's own reply included.
 ///
 /// It is called by the task that owns the connection, before the [`Pending`](super::Pending) of a
-/// reply resolves, so it must not block; it may submit requests. Because a reply can arrive before
-/// [`Client::submit`](super::Client::submit) has returned to its caller, a sink that looks up
-/// requests by id shares a lock with the code that submits them.
+/// reply resolves, so it must not block. It may submit requests, but a
+/// [`Client`](super::Client) that it holds is one more handle, which keeps the session open.
+///
+/// Because a reply can arrive before [`Client::submit`](super::Client::submit) has returned to its
+/// caller, a sink that looks up requests by id shares a lock with the code that submits them.
 pub trait Sink: Send + 'static {
     /// Takes one delivery.
     fn deliver(&mut self, delivery: Delivery<'_>);

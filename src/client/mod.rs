@@ -27,6 +27,7 @@
 mod connect_string;
 mod connection;
 mod delivery;
+mod entry;
 mod error;
 mod host_list;
 mod operations;

@@ -7,9 +7,10 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::{Notify, oneshot};
 
+use super::entry::{Batch, Entry};
 use super::error::Error;
 use crate::path::{self, PathError};
 use crate::wire::request::{CreateRequest, put_request_below};
@@ -61,26 +62,6 @@ impl Future for Pending {
             Outcome::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(Error::Closed))),
         }
     }
-}
-
-/// A request as the session core holds it until it is answered.
-#[derive(Debug)]
-pub(super) struct Entry<T> {
-    pub request_id: u64,
-    pub xid: i32,
-    pub op_code: OpCode,
-    /// The whole encoded frame; it shares the batch's memory.
-    pub frame: Bytes,
-    /// How many connections it was lost with.
-    pub resends: u8,
-    /// Whom to tell.
-    pub completion: T,
-}
-
-/// Requests taken from the queue together: their frames one behind the other, and their entries.
-pub(super) struct Batch<T> {
-    pub bytes: Bytes,
-    pub entries: Vec<Entry<T>>,
 }
 
 pub(super) struct Outbox {
@@ -148,13 +129,13 @@ impl Outbox {
     /// Queues the session's end; nothing is taken after it.
     pub fn close(&self) -> Pending {
         let pending = self.submit(&Request::CloseSession);
-        self.lock().refusal.get_or_insert(Error::Closed);
+        self.refuse(Error::Closed);
         pending
     }
 
-    /// Refuses everything from now on.
+    /// Refuses everything from now on, with this error unless one holds already.
     pub fn refuse(&self, error: Error) {
-        self.lock().refusal = Some(error);
+        self.lock().refusal.get_or_insert(error);
     }
 
     /// Waits until there may be something to take.

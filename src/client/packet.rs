@@ -4,9 +4,10 @@
 use bytes::{Bytes, BytesMut};
 
 use super::delivery::{Delivery, SessionState};
+use super::entry::{Entry, below_chroot, service_error};
 use super::error::Error;
-use super::outbox::{Entry, Reply};
-use super::session::{Outlet, Session, below_chroot, service_error, take_header};
+use super::outbox::Reply;
+use super::session::{Outlet, Session, take_header};
 use super::watch::Kind;
 use crate::wire::{
     Decoder, ErrorCode, MultiResult, OpCode, ReplyHeader, Request, Response, WatchedEvent,

@@ -10,13 +10,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::delivery::{Delivery, SessionState};
+use super::entry::{Batch, Entry};
 use super::error::Error;
-use super::outbox::{Batch, Entry, Reply};
+use super::outbox::Reply;
 use super::watch::WatchRegistry;
 use crate::wire::request::put_request;
 use crate::wire::{
-    ConnectRequest, ConnectResponse, Decoder, Encode, ErrorCode, OpCode, ReplyHeader, Request,
-    Response, put_frame, take_frame, xid,
+    ConnectRequest, ConnectResponse, Decoder, Encode, OpCode, ReplyHeader, Request, Response,
+    put_frame, take_frame, xid,
 };
 use crate::zxid::{SessionId, Zxid};
 
@@ -452,57 +453,6 @@ impl<T> Session<T> {
         for entry in std::mem::take(&mut self.unsent) {
             outlet.complete(entry.completion, Err(error.clone()));
         }
-    }
-}
-
-impl<T> Entry<T> {
-    /// Whether doing it twice is the same as doing it once, in any session.
-    pub(super) fn is_repeatable(&self) -> bool {
-        use OpCode::*;
-        matches!(
-            self.op_code,
-            Exists
-                | GetData
-                | GetAcl
-                | GetChildren
-                | GetChildren2
-                | Sync
-                | MultiRead
-                | GetEphemerals
-                | GetAllChildrenNumber
-                | WhoAmI
-                | CheckWatches
-        )
-    }
-
-    /// The znode as the server names it; empty where there is none.
-    pub(super) fn with_server_path<R>(&self, use_path: impl FnOnce(&str) -> R) -> R {
-        // Behind the frame's length and the request's header.
-        let record = self.frame.slice(12..);
-        let request = Request::decode(self.op_code, &mut Decoder::new(&record));
-        use_path(request.ok().and_then(|request| request.path()).unwrap_or_default())
-    }
-
-    /// The znode as the caller named it.
-    pub(super) fn path(&self, chroot: &str) -> String {
-        self.with_server_path(|path| below_chroot(path, chroot).unwrap_or(path).to_string())
-    }
-}
-
-/// A server's path as the client sees it; `None` if it is outside the chroot.
-pub(super) fn below_chroot<'a>(path: &'a str, chroot: &str) -> Option<&'a str> {
-    match path.strip_prefix(chroot)? {
-        "" => Some("/"),
-        rest if rest.starts_with('/') || chroot.is_empty() => Some(rest),
-        _ => None,
-    }
-}
-
-/// What a service's error becomes for the caller.
-pub(super) fn service_error<T>(code: ErrorCode, entry: &Entry<T>, chroot: &str) -> Error {
-    match code {
-        ErrorCode::SessionExpired => Error::SessionExpired,
-        code => Error::Service { code, operation: entry.op_code, path: entry.path(chroot) },
     }
 }
 

@@ -370,6 +370,25 @@ async fn the_last_handle_takes_the_session_with_it() {
     connection.closed().await;
 }
 
+#[test]
+fn nobody_waits_on_a_client_whose_runtime_is_gone() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (client, before, connection) = first.block_on(async {
+        let server = FakeServer::start().await;
+        let (client, connection) = connected(&server, options(), ignore).await;
+        let before = client.get_data("/a", false);
+        (client, before, connection)
+    });
+    drop(first);
+    runtime().block_on(async {
+        assert_eq!(in_time(before).await.unwrap_err(), Error::Closed);
+        assert_eq!(in_time(client.sync("/")).await.unwrap_err(), Error::Closed);
+    });
+    assert_eq!(client.state(), SessionState::Closed);
+    drop(connection);
+}
+
 #[tokio::test]
 async fn a_failed_multi_names_the_operation() {
     let server = FakeServer::start().await;
