@@ -70,9 +70,9 @@ impl Filesystem {
         let new = naming::parse(new_name, to.is_root()).map_err(errno::from_name)?;
         let to = match new {
             FileName::Znode(znode_name) => Place::new(&to, new_name, &znode_name),
-            FileName::Data => return Err(Errno::EXDEV),
-            // A suffix speaks of a creation, which this is not.
-            FileName::Creation(..) | FileName::AsDirectory(_) => return Err(Errno::EINVAL),
+            // A suffix speaks of a creation: a copy makes one.
+            FileName::Data | FileName::Creation(..) => return Err(Errno::EXDEV),
+            FileName::AsDirectory(_) => return Err(Errno::EINVAL),
             FileName::Status => return Err(Errno::EPERM),
         };
         if from.path == to.path {
