@@ -14,6 +14,10 @@ mod remove;
 mod rename;
 mod rename_plan;
 mod status;
+#[cfg(test)]
+mod test_tree;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use std::ffi::OsStr;

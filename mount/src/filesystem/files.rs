@@ -20,6 +20,9 @@ use crate::inode_table::{Inode, Presence, Znode};
 use crate::open_file::{Commit, OpenFile, OpenMode, ReadStep, Value};
 use crate::service::ServiceError;
 
+/// How often an operation is tried again in a new session.
+const EXPIRIES_MAX: u32 = 3;
+
 /// A read that either was answered or has to wait for the value.
 pub enum ReadNow {
     /// The bytes.
@@ -143,6 +146,7 @@ impl Filesystem {
         offset: u64,
         length: usize,
     ) -> Result<Bytes, Errno> {
+        let mut expiries = 0;
         loop {
             if let ReadStep::Data(data) = handle.file.lock().read(offset, length) {
                 return Ok(data);
@@ -166,6 +170,8 @@ impl Filesystem {
                 Ok(_) | Err(ServiceError::Code(ErrorCode::NoNode)) => {
                     self.inodes.lock().update(handle.inode, None);
                 }
+                // A new session does as well.
+                Err(ServiceError::SessionExpired) if expiries < EXPIRIES_MAX => expiries += 1,
                 Err(error) => return Err(errno::from_service(&error)),
             }
         }
@@ -251,6 +257,7 @@ impl Filesystem {
     async fn commit_logged(&self, handle: &FileHandle) -> Result<(), CommitError> {
         let _turn = handle.committing.lock().await;
         let Some(pending) = handle.file.lock().begin_commit() else { return Ok(()) };
+        let mut expiries = 0;
         loop {
             let inode = self.inodes.lock().get(handle.inode).cloned();
             let inode = match inode {
@@ -278,6 +285,14 @@ impl Filesystem {
                 }
                 Err(error) => error,
             };
+            if error == CommitError::Service(ServiceError::SessionExpired)
+                && handle.owner.is_none()
+                && expiries < EXPIRIES_MAX
+            {
+                // A new session does as well.
+                expiries += 1;
+                continue;
+            }
             if error == CommitError::Service(ServiceError::Code(ErrorCode::NoNode)) {
                 let mut inodes = self.inodes.lock();
                 let now = inodes.get(handle.inode);
