@@ -6,7 +6,6 @@ mod readiness;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -143,7 +142,6 @@ async fn serve(arguments: &Arguments, config: ServerConfig) -> Result<(), Failur
     let mut terminate = stop_signal(SignalKind::terminate())?;
     let mut interrupt = stop_signal(SignalKind::interrupt())?;
     let server = Server::start(config).await.map_err(|error| Failure::new(code(&error), error))?;
-    let server = Arc::new(server);
     info!("listening on {}", server.address());
     if let Some(path) = &arguments.ready_file {
         readiness::write_ready_file(path, server.address()).map_err(|error| {
@@ -169,7 +167,7 @@ fn code(error: &StartError) -> u8 {
         StartError::Storage(StorageError::Snapshot(_) | StorageError::SnapshotsMissing { .. }) => {
             10
         }
-        StartError::DataDirectory(_) | StartError::Storage(_) => 3,
+        StartError::DataDirectory(_) | StartError::Denied(_) | StartError::Storage(_) => 3,
         _ => 1,
     }
 }

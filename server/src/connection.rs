@@ -70,8 +70,8 @@ pub enum Pending {
         xid: i32,
         /// The opcode.
         op_code: i32,
-        /// When it came, milliseconds of the monotonic clock.
-        received_ms: u64,
+        /// Length of its record, bytes.
+        body_length: usize,
     },
     /// It is answered from the tree when its turn comes.
     Local {
@@ -254,9 +254,12 @@ impl Outbox {
 
     /// Queues a request.
     pub fn push_pending(&mut self, pending: Pending) {
-        if let Pending::Local { request, reply_length } = &pending {
-            self.pending_bytes += request.body.len();
-            self.pending_reply_bytes += reply_length;
+        match &pending {
+            Pending::Core { body_length, .. } => self.pending_bytes += body_length,
+            Pending::Local { request, reply_length } => {
+                self.pending_bytes += request.body.len();
+                self.pending_reply_bytes += reply_length;
+            }
         }
         self.pending.push_back(pending);
     }
@@ -273,6 +276,14 @@ impl Outbox {
                 Some(request)
             }
             _ => None,
+        }
+    }
+
+    /// Takes the marker of a request that the core answers off the queue's front.
+    pub fn pop_core(&mut self) {
+        if let Some(Pending::Core { body_length, .. }) = self.pending.front() {
+            self.pending_bytes -= body_length;
+            self.pending.pop_front();
         }
     }
 
@@ -368,11 +379,11 @@ mod tests {
     fn requests_behind_one_that_the_core_has_wait_for_it() {
         let connection = connection();
         let mut outbox = connection.outbox();
-        outbox.push_pending(Pending::Core { xid: 1, op_code: 5, received_ms: 0 });
+        outbox.push_pending(Pending::Core { xid: 1, op_code: 5, body_length: 3 });
         outbox.push_pending(local(2));
-        assert_eq!((outbox.pending_bytes, outbox.pending_reply_bytes), (5, 7));
+        assert_eq!((outbox.pending_bytes, outbox.pending_reply_bytes), (8, 7));
         assert!(outbox.pop_local().is_none());
-        outbox.pending.pop_front();
+        outbox.pop_core();
         assert_eq!(outbox.pop_local().unwrap().xid, 2);
         assert_eq!((outbox.pending_bytes, outbox.pending_reply_bytes), (0, 0));
     }

@@ -170,7 +170,6 @@ fn monitor(service: &Service) -> String {
     let latency = service.metrics.latency();
     line!(out, "zk_version\t{}", version());
     line!(out, "zk_server_state\tstandalone");
-    line!(out, "zk_peer_state\tleading - broadcast");
     line!(out, "zk_avg_latency\t{:.4}", latency.average_ms);
     line!(out, "zk_max_latency\t{}", latency.max_ms);
     line!(out, "zk_min_latency\t{}", latency.min_ms);
@@ -192,7 +191,6 @@ fn monitor(service: &Service) -> String {
     line!(out, "zk_open_file_descriptor_count\t{open}");
     line!(out, "zk_max_file_descriptor_count\t{most}");
     line!(out, "zk_uptime\t{}", service.clock.monotonic_ms() - service.started_ms);
-    line!(out, "zk_quorum_size\t1");
     out
 }
 

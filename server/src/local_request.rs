@@ -9,7 +9,7 @@ use znodefs::{ErrorCode, OpCode};
 
 use crate::authentication;
 use crate::config::ServerConfig;
-use crate::connection::{Connection, Outbox, Pending, Phase, RawRequest};
+use crate::connection::{Connection, Outbox, Phase, RawRequest};
 use crate::tree::read_request::{self, Reader};
 use crate::tree::{DataTree, WatchManager, WatcherId, access};
 use crate::txn::Identity;
@@ -260,12 +260,5 @@ pub fn first_identities(config: &ServerConfig, connection: &Connection) -> Arc<[
         Arc::from([address, passing])
     } else {
         Arc::from([address])
-    }
-}
-
-/// Takes the marker of a request that the core answers off the queue's front.
-pub fn pop_core(outbox: &mut Outbox) {
-    if let Some(Pending::Core { .. }) = outbox.pending.front() {
-        outbox.pending.pop_front();
     }
 }

@@ -46,7 +46,13 @@ pub enum StartError {
     },
     /// A data directory cannot be used.
     #[error(transparent)]
-    DataDirectory(#[from] FileDiskError),
+    DataDirectory(FileDiskError),
+    /// A data directory is closed to this user.
+    #[error(
+        "{0}: let the user that runs this replica read and write the directory, or choose another \
+         dataDir"
+    )]
+    Denied(FileDiskError),
     /// What is in the data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -70,6 +76,17 @@ pub enum StartError {
     /// The operating system refused a thread, or randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+}
+
+impl From<FileDiskError> for StartError {
+    fn from(error: FileDiskError) -> StartError {
+        match &error {
+            FileDiskError::Disk(disk) if disk.source.kind() == io::ErrorKind::PermissionDenied => {
+                StartError::Denied(error)
+            }
+            _ => StartError::DataDirectory(error),
+        }
+    }
 }
 
 /// The disks of a replica; both may be the same.
@@ -242,7 +259,8 @@ async fn blocking<T: Send + 'static>(
 fn open_disks(config: &ServerConfig) -> Result<Disks, FileDiskError> {
     let alone = config.members.is_empty();
     let open = |path: &PathBuf| -> Result<Arc<dyn Disk>, FileDiskError> {
-        Ok(Arc::new(if alone { FileDisk::create(path)? } else { FileDisk::open(path)? }))
+        let creates = alone && !path.exists();
+        Ok(Arc::new(if creates { FileDisk::create(path)? } else { FileDisk::open(path)? }))
     };
     let data = open(&config.data_dir)?;
     if let Some(found) = apache_directory(&config.data_dir) {

@@ -158,6 +158,14 @@ impl SessionTracker {
         }
     }
 
+    /// Gives every session its full timeout from now on, as a new leader would: nobody was listening
+    /// for a while, so that silence means nothing.
+    pub fn restart_all(&mut self, now_ms: u64) {
+        for session in self.sessions.values() {
+            session.last_heard.set(now_ms.max(session.last_heard.get()));
+        }
+    }
+
     /// When [`expire`](Self::expire) next has something to look at, milliseconds.
     pub fn next_due_ms(&self) -> Option<u64> {
         self.buckets.first_key_value().map(|(tick, _)| tick * self.tick_ms)

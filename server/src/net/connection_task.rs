@@ -281,7 +281,7 @@ impl ConnectionTask {
                     outbox.push_pending(Pending::Core {
                         xid: request.xid,
                         op_code: request.op_code,
-                        received_ms: request.received_ms,
+                        body_length: request.body.len(),
                     });
                     writes.push(WriteRequest { op_code, request });
                 } else if outbox.pending.is_empty() {

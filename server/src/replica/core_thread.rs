@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing::error;
-
 use super::{Effects, Event, LogBatch, Now, Replica};
 use crate::service::Service;
 
@@ -37,11 +35,7 @@ pub fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let mut core = CoreThread { service, replica, backend };
-        let result = core.run();
-        if let Err(reason) = &result {
-            error!("{reason}");
-        }
-        ended(result);
+        ended(core.run());
     };
     std::thread::Builder::new().name("znoded-core".into()).spawn(run)
 }

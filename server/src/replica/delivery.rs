@@ -149,7 +149,7 @@ impl Replica {
         if outbox.phase != Phase::Established {
             return;
         }
-        local_request::pop_core(&mut outbox);
+        outbox.pop_core();
         outbox.put_reply(origin.xid, zxid, write);
         outbox.note_answered(origin.xid, origin.op_code, zxid, latency_ms, now_ms);
         if origin.op_code == OpCode::CloseSession as i32 {

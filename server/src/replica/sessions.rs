@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use znodefs::SessionId;
 use znodefs::wire::{ConnectRequest, ConnectResponse, Encode, put_frame};
 
 use super::outstanding::Waiting;
 use super::{Effects, Replica};
 use crate::connection::{Connection, Outbox, Phase};
+
+/// A look at the sessions that comes later than this has missed pings that were sent in time.
+const STALL_TICKS: u64 = 1;
 
 impl Replica {
     /// A client's ConnectRequest. What makes it no client of this replica is checked first, then its
@@ -141,6 +144,12 @@ impl Replica {
 
     /// Closes, by a transaction each, the sessions that were silent for too long.
     pub(super) fn expire_sessions(&mut self, effects: &mut Effects) {
+        let now_ms = self.now.monotonic_ms;
+        let late_ms = now_ms.saturating_sub(self.sessions.next_due_ms().unwrap_or(now_ms));
+        if late_ms > STALL_TICKS * self.config.tick.as_millis() as u64 {
+            warn!("the replica stood still for {late_ms} ms: sessions get their full timeout");
+            self.sessions.restart_all(now_ms);
+        }
         let mut expired = Vec::new();
         self.sessions.expire(self.now.monotonic_ms, &mut expired);
         if expired.is_empty() {

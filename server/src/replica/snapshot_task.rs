@@ -1,6 +1,8 @@
 //! Takes a snapshot while the replica goes on: the tree is read a small block at a time, so that nobody
 //! waits for longer than one block takes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tracing::warn;
 use znodefs::Zxid;
 
@@ -12,11 +14,12 @@ use crate::tree::SnapshotCursor;
 const BLOCK_LENGTH: usize = 64 << 10;
 
 /// Writes a snapshot of the database as it is, or becomes meanwhile, and returns the zxid that it is
-/// named by.
+/// named by; `None` when it was given up because of `stops`.
 pub fn write_snapshot(
     database: &Database,
     snapshots: &SnapshotFiles,
-) -> Result<Zxid, SnapshotError> {
+    stops: &AtomicBool,
+) -> Result<Option<Zxid>, SnapshotError> {
     let mut cursor = SnapshotCursor::new(&database.tree.read());
     let mut writer = snapshots.create(cursor.zxid())?;
     let mut block = Vec::with_capacity(BLOCK_LENGTH + (8 << 10));
@@ -28,7 +31,10 @@ pub fn write_snapshot(
         };
         writer.write_block(&block)?;
         if !more {
-            return writer.finish(newest).map(|info| info.zxid);
+            return writer.finish(newest).map(|info| Some(info.zxid));
+        }
+        if stops.load(Ordering::Relaxed) {
+            return Ok(None);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where the core's effects on the disk go: the log thread, the snapshot thread, the epoch files.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
@@ -21,6 +22,8 @@ pub(super) struct StorageBackend {
     snapshots: SnapshotFiles,
     reader: LogReader,
     epochs: EpochFiles,
+    stops: Arc<AtomicBool>,
+    snapshot: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Tells the core what the log reports.
@@ -68,7 +71,9 @@ impl StorageBackend {
         epochs: EpochFiles,
     ) -> StorageBackend {
         let handle = log.handle();
-        StorageBackend { service, log: Some(log), handle, snapshots, reader, epochs }
+        let stops = Arc::default();
+        let (log, snapshot) = (Some(log), None);
+        StorageBackend { service, log, handle, snapshots, reader, epochs, stops, snapshot }
     }
 }
 
@@ -91,22 +96,25 @@ impl Backend for StorageBackend {
 
     fn take_snapshot(&mut self) {
         self.handle.roll();
-        let (service, snapshots, reader) =
-            (Arc::clone(&self.service), self.snapshots.clone(), self.reader.clone());
+        let (service, stops) = (Arc::clone(&self.service), Arc::clone(&self.stops));
+        let (snapshots, reader) = (self.snapshots.clone(), self.reader.clone());
         let work = move || {
-            let result = write_snapshot(&service.database, &snapshots);
+            let result = write_snapshot(&service.database, &snapshots, &stops);
             if let (Ok(_), Some(policy)) = (&result, service.config.purge)
                 && policy.interval.is_zero()
             {
                 purge_old(&snapshots, &reader, policy.snapshots_kept);
             }
-            let result = result.map_err(|error| error.to_string());
-            service.mailbox.push(Event::SnapshotDone(result));
+            if let Some(result) = result.map_err(|error| error.to_string()).transpose() {
+                service.mailbox.push(Event::SnapshotDone(result));
+            }
         };
-        let spawned = std::thread::Builder::new().name("znoded-snapshot".into()).spawn(work);
-        if let Err(error) = spawned {
-            let reason = format!("no thread for it: {error}");
-            self.service.mailbox.push(Event::SnapshotDone(Err(reason)));
+        match std::thread::Builder::new().name("znoded-snapshot".into()).spawn(work) {
+            Ok(thread) => self.snapshot = Some(thread),
+            Err(error) => {
+                let reason = format!("no thread for it: {error}");
+                self.service.mailbox.push(Event::SnapshotDone(Err(reason)));
+            }
         }
     }
 
@@ -117,6 +125,9 @@ impl Backend for StorageBackend {
     }
 
     fn close(&mut self) {
+        self.stops.store(true, Ordering::Relaxed);
+        // It gives the disk back; what goes wrong in it has been told on standard error.
+        let _ = self.snapshot.take().map(std::thread::JoinHandle::join);
         if let Some(log) = self.log.take() {
             log.shutdown();
             info!("the log is closed");

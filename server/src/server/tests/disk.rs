@@ -137,3 +137,21 @@ async fn more_than_one_member_is_refused_clearly() {
     };
     assert!(error.to_string().contains("ensembles are not built yet"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_replica_gives_its_directory_back_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = ServerConfig::standalone(directory.path().join("new"), config().client_address);
+    for round in 0..3 {
+        let server =
+            Server::start(ServerConfig { snapshot_txns: 4, ..config.clone() }).await.unwrap();
+        let refused = Server::start(config.clone()).await.err().unwrap();
+        assert!(refused.to_string().contains("is in use by process"), "{refused}");
+        let mut client = TestClient::connect(server.address()).await;
+        for number in 0..20 {
+            client.create(&format!("/{round}-{number}"), "x").await.response.unwrap();
+        }
+        client.call(&get("/0-0")).await.response.unwrap();
+        server.stop().await;
+    }
+}

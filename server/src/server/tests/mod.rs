@@ -94,10 +94,21 @@ impl TestServer {
         TestServer::start_on(self.config, self.disk, self.clock).await.unwrap()
     }
 
-    /// Lets time pass.
-    pub fn advance(&self, by: Duration) {
-        self.clock.advance(by);
-        self.server.service().mailbox.push(Event::Tick);
+    /// Lets time pass, second by second, so that the replica never seems to have stood still.
+    pub async fn advance(&self, by: Duration) {
+        for _ in 0..by.as_secs() {
+            self.clock.advance(Duration::from_secs(1));
+            self.settle().await;
+        }
+    }
+
+    /// Waits until the core has done everything that is due.
+    pub async fn settle(&self) {
+        for _ in 0..2 {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            self.server.service().mailbox.push(Event::DumpSessions(sender));
+            receiver.await.unwrap();
+        }
     }
 
     pub async fn client(&self) -> TestClient {

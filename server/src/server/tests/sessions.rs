@@ -17,7 +17,7 @@ async fn a_silent_session_expires_with_its_ephemerals_and_one_that_pings_does_no
     silent.call(&create("/silent", "", CreateMode::Ephemeral)).await.response.unwrap();
     lively.call(&create("/lively", "", CreateMode::Ephemeral)).await.response.unwrap();
     for _ in 0..3 {
-        server.advance(Duration::from_secs(5));
+        server.advance(Duration::from_secs(5)).await;
         lively.call(&Request::Ping).await;
     }
     assert!(silent.is_closed_silently().await);
@@ -29,22 +29,33 @@ async fn a_silent_session_expires_with_its_ephemerals_and_one_that_pings_does_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_expires_because_the_replica_stood_still() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    server.clock.advance(Duration::from_secs(3600));
+    server.settle().await;
+    client.call(&Request::Ping).await;
+    server.advance(Duration::from_secs(13)).await;
+    assert!(client.is_closed_silently().await, "silence counts again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_whose_connection_broke_lives_until_its_timeout() {
     let server = TestServer::start().await;
     let mut owner = server.client().await;
     owner.call(&create("/e", "", CreateMode::Ephemeral)).await.response.unwrap();
     let request = owner.reconnect_request();
     drop(owner);
-    server.advance(Duration::from_secs(9));
+    server.advance(Duration::from_secs(9)).await;
     let mut again = TestClient::connect_with(server.server.address(), &request).await.unwrap();
     assert_eq!(again.session_id, request.session_id);
     // Taking it up counted as being heard.
-    server.advance(Duration::from_secs(9));
+    server.advance(Duration::from_secs(9)).await;
     again.call(&get("/e")).await.response.unwrap();
     drop(again);
     let mut other = server.client().await;
     wait_until("it is gone", async || {
-        server.advance(Duration::from_secs(1));
+        server.advance(Duration::from_secs(1)).await;
         other.call(&get("/e")).await.error() == Some(ErrorCode::NoNode)
     })
     .await;
@@ -56,9 +67,9 @@ async fn after_a_restart_every_session_has_its_full_timeout() {
     let mut owner = server.client().await;
     owner.call(&create("/e", "", CreateMode::Ephemeral)).await.response.unwrap();
     let request = owner.reconnect_request();
-    server.advance(Duration::from_secs(8));
+    server.advance(Duration::from_secs(8)).await;
     let server = server.start_again().await;
-    server.advance(Duration::from_secs(9));
+    server.advance(Duration::from_secs(9)).await;
     let mut again = TestClient::connect_with(server.server.address(), &request).await.unwrap();
     assert_eq!(again.session_id, request.session_id);
     again.call(&get("/e")).await.response.unwrap();

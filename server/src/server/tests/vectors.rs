@@ -110,7 +110,7 @@ async fn an_empty_container_and_an_old_znode_with_a_time_to_live_go() {
     client.call(&exists("/c")).await.response.unwrap();
     // The look at containers is due; the session must not be.
     for _ in 0..13 {
-        server.advance(Duration::from_secs(5));
+        server.advance(Duration::from_secs(5)).await;
         client.call(&Request::Ping).await;
     }
     for path in ["/c", "/t"] {
