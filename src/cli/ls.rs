@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufWriter, Write};
 
 use znodefs::client::Client;
-use znodefs::path;
+use znodefs::{ErrorCode, path};
 
 use super::arguments::parse_path;
 use super::failure::Failure;
@@ -86,15 +86,29 @@ impl Ls {
 
     async fn recursively(&self, client: &Client, out: &mut impl Write) -> Result<(), Failure> {
         let mut walk = TreeWalk::new(client, &self.path);
+        let mut result = Ok(());
         loop {
-            let next = walk.next().await.map_err(|(path, error)| {
-                Failure::operation(&path, error, |code| no_node_hint(&path, code))
-            })?;
-            let Some((path, stat)) = next else { return Ok(()) };
-            if self.long {
-                write!(out, "{} ", format_columns(&stat))?;
+            match walk.next().await {
+                Ok(None) => return result,
+                Ok(Some((path, stat))) => {
+                    if self.long {
+                        write!(out, "{} ", format_columns(&stat))?;
+                    }
+                    writeln!(out, "{path}")?;
+                }
+                Err((path, error)) => {
+                    let hidden = error.code() == Some(ErrorCode::NoAuth);
+                    let failure =
+                        Failure::operation(&path, error, |code| no_node_hint(&path, code));
+                    if !hidden {
+                        return Err(failure);
+                    }
+                    // What must not be looked into does not keep us from the rest.
+                    if let Err(earlier) = std::mem::replace(&mut result, Err(failure)) {
+                        let _ = Failure::report(earlier);
+                    }
+                }
             }
-            writeln!(out, "{path}")?;
         }
     }
 }

@@ -52,10 +52,12 @@ pub(super) async fn start(
         return Err(Error::InvalidConnectString { text, reason });
     }
     let seed = options.random_seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+    // The protocol counts it in 31 bits.
+    let session_timeout = options.session_timeout.min(Duration::from_millis(i32::MAX as u64));
     let server_count = u32::try_from(servers.servers.len()).unwrap_or(u32::MAX);
-    let attempt_timeout = (options.session_timeout / server_count).max(ATTEMPT_TIMEOUT_MIN);
+    let attempt_timeout = (session_timeout / server_count).max(ATTEMPT_TIMEOUT_MIN);
     let config = Config {
-        session_timeout: options.session_timeout,
+        session_timeout,
         handshake_timeout: attempt_timeout,
         read_only: options.read_only,
         retry_reads: options.retry_reads,
@@ -181,7 +183,9 @@ impl Driver {
     /// The connection is gone, or could not be made.
     fn lost(&mut self, reason: &str) {
         let reason = format!("{}: {reason}", self.name);
-        tracing::debug!("connection lost: {reason}");
+        if self.session.over().is_none() {
+            tracing::debug!("no connection: {reason}");
+        }
         self.session.connection_lost(&reason, self.now(), &mut self.receiver);
     }
 
