@@ -345,7 +345,7 @@ impl<T> Session<T> {
                 outlet.complete(entry.completion, Err(error));
             }
         }
-        waiting.append(&mut self.unsent);
+        // Nothing is left unsent while a connection is there.
         self.unsent = waiting;
         if was_closing {
             self.end(Error::Closed, SessionState::Closed, outlet);

@@ -563,6 +563,20 @@ fn an_oversized_reply_fails_its_request_alone() {
 }
 
 #[test]
+fn a_connection_cut_in_an_oversized_reply_leaves_nothing_to_the_next() {
+    let mut client = Harness::connected();
+    client.submit(&get("/large"));
+    let data = Some(Bytes::from(vec![7; 5000]));
+    let mut bytes = packet(1, 5, 0, &Response::Data { data, stat: Stat::default() });
+    client.receive(bytes.split_to(2000)).unwrap();
+    client.lose_connection();
+    client.connect();
+    let next = client.submit(&get("/next"));
+    client.reply(2, 5, 0, value()).unwrap();
+    assert!(client.recorder.results[&next].is_ok());
+}
+
+#[test]
 fn a_refused_credential_ends_the_client_and_is_named() {
     let mut client = Harness::new(|_| {});
     client.session.auth =

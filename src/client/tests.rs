@@ -124,6 +124,20 @@ async fn a_connection_cut_in_the_middle_of_a_reply_repeats_reads_and_fails_write
 }
 
 #[tokio::test]
+async fn a_request_on_an_idle_connection_is_sent_at_once_not_with_the_next_ping() {
+    let server = FakeServer::start().await;
+    let (client, mut connection) = connected(&server, options(), ignore).await;
+    for xid in 1..=3 {
+        let sync = client.sync("/");
+        let sent = connection.expect(OpCode::Sync, "/");
+        // A ping is due after more than three seconds.
+        tokio::time::timeout(Duration::from_secs(2), sent).await.unwrap();
+        connection.reply(xid, 9, &Response::Path("/".into())).await;
+        in_time(sync).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn replies_in_pieces_of_one_byte_are_put_together() {
     let server = FakeServer::start().await;
     let (client, mut connection) = connected(&server, options(), ignore).await;
