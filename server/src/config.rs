@@ -63,8 +63,6 @@ pub struct ServerConfig {
     pub log_preallocation: u64,
     /// Whether a transaction counts as durable only once it is synced (`forceSync`).
     pub force_sync: bool,
-    /// A sync that takes longer is warned of (`fsync.warningthresholdms`).
-    pub sync_warning: Duration,
     /// Removal of old snapshots and logs (`autopurge.*`).
     pub purge: Option<PurgePolicy>,
     /// Which four-letter words are answered (`4lw.commands.whitelist`).
@@ -215,7 +213,6 @@ impl ServerConfig {
             snapshot_log_bytes: 4 << 30,
             log_preallocation: 64 << 20,
             force_sync: true,
-            sync_warning: Duration::from_secs(1),
             purge: None,
             four_letter_words: FourLetterWords::Listed(vec!["srvr".into()]),
             skip_acl: false,

@@ -40,11 +40,11 @@ pub fn needs_core(op_code: i32) -> Option<OpCode> {
 }
 
 /// Whether answering a request may look at or set watches. `true` for some that do not.
-pub fn may_touch_watches(request: &RawRequest) -> bool {
+pub fn may_touch_watches(op_code: i32, body: &[u8]) -> bool {
     use OpCode::*;
-    match OpCode::from_code(request.op_code) {
+    match OpCode::from_code(op_code) {
         // The flag that asks for a watch is the last byte.
-        Some(Exists | GetData | GetChildren | GetChildren2) => request.body.last() == Some(&1),
+        Some(Exists | GetData | GetChildren | GetChildren2) => body.last() == Some(&1),
         Some(CheckWatches | RemoveWatches | SetWatches | SetWatches2 | AddWatch) => true,
         _ => false,
     }

@@ -338,3 +338,6 @@ impl SnapshotPace {
         half + self.random % half
     }
 }
+
+#[cfg(test)]
+mod tests;

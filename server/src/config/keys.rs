@@ -65,6 +65,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "maxBatchSize",
     "maxWriteQueuePollTime",
     "flushDelay",
+    "fsync.warningthresholdms",
     "request*",
     "throttled*",
     "connection*",
@@ -215,7 +216,6 @@ impl Draft {
             }
             "minSessionTimeout" | "maxSessionTimeout" => {}
             "nio.sessionlessCnxnTimeout" => self.config.handshake_timeout = milliseconds(value, 1)?,
-            "fsync.warningthresholdms" => self.config.sync_warning = milliseconds(value, 0)?,
             "znode.container.checkIntervalMs" => {
                 self.config.container_check_interval = milliseconds(value, 1)?;
             }

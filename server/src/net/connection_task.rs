@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tracing::{debug, info, warn};
@@ -81,8 +81,10 @@ pub(super) struct ConnectionTask {
     output: BytesMut,
     read_length: usize,
     identities: Identities,
-    /// Requests taken off the input and not handled yet.
-    batch: VecDeque<RawRequest>,
+    /// Requests taken off the input and not handled yet: header and record.
+    batch: VecDeque<(RequestHeader, Bytes)>,
+    /// When they came, milliseconds of the monotonic clock.
+    received_ms: u64,
 }
 
 /// Serves a client until one side closes the connection.
@@ -98,6 +100,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Arc<Connection>, st
         read_length: READ_LENGTH_MIN,
         identities,
         batch: VecDeque::new(),
+        received_ms: 0,
     };
     let ending = task.run().await;
     task.release();
@@ -137,8 +140,9 @@ impl ConnectionTask {
         match handshake.map_err(|_| Ending::NoConnectRequest(limit))?? {
             Handshake::Words(answer) => {
                 use tokio::io::AsyncWriteExt;
-                self.stream.write_all(answer.as_bytes()).await?;
-                return Ok(());
+                let write = self.stream.write_all(answer.as_bytes());
+                // Whoever asks and does not listen has had its time.
+                return Ok(tokio::time::timeout(LINGER, write).await.unwrap_or(Ok(()))?);
             }
             Handshake::Connect(request) => {
                 let connection = Arc::clone(&self.connection);
@@ -233,21 +237,15 @@ impl ConnectionTask {
             return Ok(true);
         }
         let limit = self.service.config.frame_length_max;
-        let received_ms = self.service.clock.monotonic_ms();
+        self.received_ms = self.service.clock.monotonic_ms();
         while self.batch.len() < BATCH_MAX {
             let Some(mut frame) = take_frame(&mut self.input, limit)? else { break };
             let header = RequestHeader::decode(&mut znodefs::wire::Decoder::new(&frame))?;
             frame.advance(8);
-            self.batch.push_back(RawRequest {
-                xid: header.xid,
-                op_code: header.op_code,
-                body: frame,
-                identities: Arc::clone(&self.identities),
-                received_ms,
-            });
+            self.batch.push_back((header, frame));
         }
         if !self.batch.is_empty() {
-            self.connection.last_heard.set(received_ms);
+            self.connection.last_heard.set(self.received_ms);
             self.service.metrics.add_received(self.batch.len() as u64);
         }
         if self.input.is_empty() && self.input.capacity() > READ_LENGTH_MAX {
@@ -265,14 +263,21 @@ impl ConnectionTask {
         let mut answered = 0;
         {
             let tree = service.database.tree.read();
-            let watches_needed = self.batch.iter().any(may_touch_watches);
+            let watches_needed =
+                self.batch.iter().any(|(header, body)| may_touch_watches(header.op_code, body));
             let mut watches = watches_needed.then(|| service.database.watches.lock());
             let mut outbox = connection.outbox();
             while outbox.takes_requests() {
-                let Some(mut request) = self.batch.pop_front() else { break };
+                let Some((header, body)) = self.batch.pop_front() else { break };
                 outbox.stats.received += 1;
-                // Identities count from the moment they are proved.
-                request.identities = Arc::clone(&self.identities);
+                let request = RawRequest {
+                    xid: header.xid,
+                    op_code: header.op_code,
+                    body,
+                    // They count from the moment they are proved.
+                    identities: Arc::clone(&self.identities),
+                    received_ms: self.received_ms,
+                };
                 if request.op_code == OpCode::Auth as i32 {
                     let config = &service.config;
                     self.identities =

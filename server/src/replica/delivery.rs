@@ -20,9 +20,9 @@ use crate::txn::{Txn, TxnBody};
 /// Transactions applied under one hold of the tree's lock: readers come in between.
 const APPLIED_AT_ONCE_MAX: usize = 64;
 
-/// The database, locked for a change.
-struct Locked<'a> {
-    tree: &'a mut DataTree,
+/// The database, locked so that nothing is applied meanwhile.
+struct View<'a> {
+    tree: &'a DataTree,
     watches: &'a mut WatchManager,
 }
 
@@ -40,8 +40,7 @@ impl Replica {
             let mut tree = database.tree.write();
             let mut watches = database.watches.lock();
             for txn in batch {
-                let locked = &mut Locked { tree: &mut tree, watches: &mut watches };
-                self.apply(locked, txn, effects);
+                self.apply(&mut tree, &mut watches, txn, effects);
             }
             drop(watches);
             RwLockWriteGuard::unlock_fair(tree);
@@ -54,24 +53,30 @@ impl Replica {
         self.answer_whose_turn_it_is(effects);
     }
 
-    fn apply(&mut self, locked: &mut Locked<'_>, txn: &Txn, effects: &mut Effects) {
+    fn apply(
+        &mut self,
+        tree: &mut DataTree,
+        watches: &mut WatchManager,
+        txn: &Txn,
+        effects: &mut Effects,
+    ) {
+        let view = &mut View { tree, watches };
         while let Some(waiting) = self.outstanding.pop_before(txn.zxid) {
-            self.answer_waiting(locked, waiting, effects);
+            self.answer_waiting(view, waiting, effects);
         }
         let waiting = self.outstanding.pop_txn(txn.zxid);
         if let Some(Waiting::ForTxn(origin)) = &waiting {
-            self.answer_reads_before(locked, &origin.connection);
+            self.answer_reads_before(view, &origin.connection);
         }
-        let applied = self.apply_and_notify(locked, txn, effects);
+        let applied = self.apply_and_notify(tree, watches, txn, effects);
+        let view = &mut View { tree, watches };
         match waiting {
             // It came through a connection that no longer has the session (ZOOKEEPER-710).
             Some(Waiting::ForTxn(origin)) if applied == Applied::Error(ErrorCode::SessionMoved) => {
                 self.close_moved(&origin);
             }
             Some(Waiting::ForTxn(origin)) => {
-                self.answer(locked, &origin, txn.zxid, effects, |out| {
-                    put_reply(txn, &applied, out)
-                });
+                self.answer(view, &origin, txn.zxid, effects, |out| put_reply(txn, &applied, out));
             }
             Some(Waiting::ForSession { connection, timeout_ms, read_only }) => {
                 self.sessions.add(txn.session_id, timeout_ms, self.now.monotonic_ms);
@@ -95,14 +100,14 @@ impl Replica {
     /// Applies a transaction and puts its events into the outboxes of those who watch and may read.
     fn apply_and_notify(
         &mut self,
-        locked: &mut Locked<'_>,
+        tree: &mut DataTree,
+        watches: &mut WatchManager,
         txn: &Txn,
         effects: &mut Effects,
     ) -> Applied {
         let mut frame = BytesMut::new();
         let by_connection = &self.by_connection;
-        let watches = &mut *locked.watches;
-        locked.tree.apply(txn, &mut |event: TreeEvent<'_>| {
+        tree.apply(txn, &mut |event: TreeEvent<'_>| {
             frame.clear();
             watches.trigger(event.event_type, event.path, &mut |watcher| {
                 let Some(connection) = by_connection.get(&ConnectionId(watcher.0)) else { return };
@@ -121,10 +126,10 @@ impl Replica {
     }
 
     /// Reads that came before a write but had to wait for room must not see the write.
-    fn answer_reads_before(&mut self, locked: &mut Locked<'_>, connection: &Connection) {
+    fn answer_reads_before(&mut self, view: &mut View<'_>, connection: &Connection) {
         let mut outbox = connection.outbox();
         if outbox.front_is_local() {
-            let (tree, watches) = (&*locked.tree, &mut *locked.watches);
+            let (tree, watches) = (view.tree, &mut *view.watches);
             let now_ms = self.now.monotonic_ms;
             local_request::answer_queued(tree, watches, connection, &mut outbox, Pace::All, now_ms);
         }
@@ -134,7 +139,7 @@ impl Replica {
     /// has.
     fn answer(
         &mut self,
-        locked: &mut Locked<'_>,
+        view: &mut View<'_>,
         origin: &Origin,
         zxid: Zxid,
         effects: &mut Effects,
@@ -156,7 +161,7 @@ impl Replica {
             outbox.close();
         }
         if outbox.front_is_local() {
-            let (tree, watches) = (&*locked.tree, &mut *locked.watches);
+            let (tree, watches) = (view.tree, &mut *view.watches);
             let pace = Pace::WhileThereIsRoom;
             let count =
                 local_request::answer_queued(tree, watches, connection, &mut outbox, pace, now_ms);
@@ -180,30 +185,28 @@ impl Replica {
         let last_applied = self.last_applied();
         let Some(first) = self.outstanding.pop_upto(last_applied) else { return };
         let database = Arc::clone(&self.database);
-        let mut tree = database.tree.write();
+        let tree = database.tree.read();
         let mut watches = database.watches.lock();
-        let locked = &mut Locked { tree: &mut tree, watches: &mut watches };
-        self.answer_waiting(locked, first, effects);
+        let view = &mut View { tree: &tree, watches: &mut watches };
+        self.answer_waiting(view, first, effects);
         while let Some(waiting) = self.outstanding.pop_upto(last_applied) {
-            self.answer_waiting(locked, waiting, effects);
+            self.answer_waiting(view, waiting, effects);
         }
     }
 
-    fn answer_waiting(&mut self, locked: &mut Locked<'_>, waiting: Waiting, effects: &mut Effects) {
-        let zxid = locked.tree.last_applied();
+    fn answer_waiting(&mut self, view: &mut View<'_>, waiting: Waiting, effects: &mut Effects) {
+        let zxid = view.tree.last_applied();
         match waiting {
-            Waiting::ForSync(origin, record) => {
-                self.answer(locked, &origin, zxid, effects, |out| {
-                    out.extend_from_slice(&record);
-                    Ok(())
-                })
-            }
+            Waiting::ForSync(origin, record) => self.answer(view, &origin, zxid, effects, |out| {
+                out.extend_from_slice(&record);
+                Ok(())
+            }),
             Waiting::Refused(origin, ErrorCode::SessionMoved) => self.close_moved(&origin),
             Waiting::Refused(origin, error) => {
-                self.answer(locked, &origin, zxid, effects, |_| Err(error));
+                self.answer(view, &origin, zxid, effects, |_| Err(error));
             }
             Waiting::ForTxn(origin) => {
-                self.answer(locked, &origin, zxid, effects, |_| Err(ErrorCode::SystemError));
+                self.answer(view, &origin, zxid, effects, |_| Err(ErrorCode::SystemError));
             }
             // Without its session's transaction there is nothing to answer; it may try elsewhere.
             Waiting::ForSession { connection, .. } => connection.close(),
@@ -213,17 +216,14 @@ impl Replica {
     /// Refuses everybody who waits: what they asked for could not be logged.
     pub(super) fn refuse_all(&mut self, effects: &mut Effects) {
         let database = Arc::clone(&self.database);
-        let mut tree = database.tree.write();
+        let tree = database.tree.read();
         let mut watches = database.watches.lock();
-        let locked = &mut Locked { tree: &mut tree, watches: &mut watches };
+        let view = &mut View { tree: &tree, watches: &mut watches };
         while let Some(waiting) = self.outstanding.pop() {
-            self.answer_waiting(locked, waiting, effects);
+            self.answer_waiting(view, waiting, effects);
         }
-        drop(watches);
-        drop(tree);
         // The request processor has forgotten what it prepared, ends of sessions included.
         self.sessions.reopen_all(self.now.monotonic_ms);
-        let tree = database.tree.read();
         for (session_id, connection) in &self.by_session {
             self.processor.set_session_owner(&tree, *session_id, connection.owner());
         }
