@@ -219,6 +219,11 @@ impl Filesystem {
         }
     }
 
+    /// What is known of an inode, without asking anyone.
+    pub fn known_attributes(&self, number: u64) -> Option<FileAttr> {
+        self.inodes.lock().get(number).map(|inode| self.attributes(inode))
+    }
+
     /// `ACCESS`: whether the caller may do what `wanted` asks, by the bits of access(2).
     pub async fn access(&self, caller: Caller, number: u64, wanted: u16) -> Result<(), Errno> {
         if status::is_status(number) {

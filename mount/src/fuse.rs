@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -22,6 +23,7 @@ use crate::filesystem::{
     AttributeChange, Closed, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, WrittenNow,
 };
 use crate::naming::NAME_LENGTH_MAX;
+use crate::recent_lookups::RecentLookups;
 
 /// How long the kernel may keep names and attributes: not at all, since it is not told of changes.
 const VALIDITY: Duration = Duration::ZERO;
@@ -32,16 +34,18 @@ const WRITE_LENGTH_MAX: u32 = 1 << 20;
 /// The kernel's view of a [`Filesystem`].
 pub struct Adapter {
     filesystem: Arc<Filesystem>,
+    lookups: Arc<RecentLookups>,
     runtime: Handle,
 }
 
 impl Adapter {
     /// Serves a file system with the tasks of a runtime.
     pub fn new(filesystem: Arc<Filesystem>, runtime: Handle) -> Adapter {
-        Adapter { filesystem, runtime }
+        Adapter { filesystem, lookups: Arc::default(), runtime }
     }
 
-    /// Answers with what a task comes to.
+    /// Answers with what some work comes to: at once when nothing has to be waited for, else from a
+    /// task. What the work asks the servers first is on its way before this returns.
     fn answer<R, T, F>(
         &self,
         reply: R,
@@ -54,16 +58,30 @@ impl Adapter {
     {
         self.filesystem.statistics().requests.fetch_add(1, Ordering::Relaxed);
         let work = work(self.filesystem.clone());
-        self.runtime.spawn(async move { respond(reply, work.await) });
+        self.start(async move { respond(reply, work.await) });
     }
-}
 
-fn respond_entry(reply: ReplyEntry, result: Result<Entry, Errno>) {
-    match result {
-        Ok(Entry { attributes, generation }) => {
-            reply.entry(&VALIDITY, &attributes, Generation(generation));
+    fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut work = Box::pin(work);
+        let _runtime = self.runtime.enter();
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.runtime.spawn(work);
         }
-        Err(error) => reply.error(error),
+    }
+
+    /// How an entry is told to a thread of the kernel's.
+    fn respond_entry(
+        &self,
+        caller: Caller,
+    ) -> impl FnOnce(ReplyEntry, Result<Entry, Errno>) + Send + 'static {
+        let lookups = self.lookups.clone();
+        move |reply, result| match result {
+            Ok(Entry { attributes, generation }) => {
+                lookups.note(caller.thread, attributes.ino.0);
+                reply.entry(&VALIDITY, &attributes, Generation(generation));
+            }
+            Err(error) => reply.error(error),
+        }
     }
 }
 
@@ -124,14 +142,19 @@ impl fuser::Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work = |fs: Arc<Filesystem>| async move { fs.lookup(caller, parent.0, &name).await };
-        self.answer(reply, work, respond_entry);
+        self.answer(reply, work, self.respond_entry(caller));
     }
 
     fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
         self.filesystem.forget(inode.0, lookups);
     }
 
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.lookups.take(Caller::of(request).thread, inode.0)
+            && let Some(attributes) = self.filesystem.known_attributes(inode.0)
+        {
+            return reply.attr(&VALIDITY, &attributes);
+        }
         let work = |fs: Arc<Filesystem>| async move { fs.getattr(inode.0).await };
         self.answer(reply, work, respond_attributes);
     }
@@ -176,7 +199,7 @@ impl fuser::Filesystem for Adapter {
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work =
             move |fs: Arc<Filesystem>| async move { fs.mknod(caller, parent.0, &name, mode).await };
-        self.answer(reply, work, respond_entry);
+        self.answer(reply, work, self.respond_entry(caller));
     }
 
     fn mkdir(
@@ -191,7 +214,7 @@ impl fuser::Filesystem for Adapter {
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work =
             move |fs: Arc<Filesystem>| async move { fs.mkdir(caller, parent.0, &name, mode).await };
-        self.answer(reply, work, respond_entry);
+        self.answer(reply, work, self.respond_entry(caller));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
@@ -244,6 +267,8 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = Caller::of(request);
+        // A later fstat has nothing to do with the lookup before this open.
+        self.lookups.take(caller.thread, inode.0);
         let work =
             move |fs: Arc<Filesystem>| async move { fs.open(caller, inode.0, flags.0).await };
         self.answer(reply, work, |reply: ReplyOpen, result| match result {
@@ -376,6 +401,7 @@ impl fuser::Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let caller = Caller::of(request);
+        self.lookups.take(caller.thread, inode.0);
         let work = move |fs: Arc<Filesystem>| async move { fs.opendir(caller, inode.0).await };
         self.answer(reply, work, |reply: ReplyOpen, result| match result {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
@@ -392,7 +418,7 @@ impl fuser::Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let filesystem = self.filesystem.clone();
-        self.runtime.spawn(async move {
+        self.start(async move {
             let result = filesystem
                 .readdir(handle.0, offset, |entry| {
                     reply.add(INodeNo(entry.inode), entry.next_offset, entry.kind, &entry.name)

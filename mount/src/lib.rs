@@ -21,6 +21,7 @@ pub mod mounted;
 pub mod naming;
 pub mod open_file;
 pub mod permission;
+pub mod recent_lookups;
 pub mod service;
 pub mod suffix;
 
