@@ -120,7 +120,7 @@ fn a_mountpoint_that_cannot_be_mounted_on_is_named_with_the_reason() {
 fn no_server_there_is_said_with_the_address() {
     let directory = Directory::new();
     let address = format!("127.0.0.1:{}", free_port());
-    let ran = mount_in_background(&directory, &[&address]);
+    let ran = mount_in_background(&directory, &["-o", "connect_timeout=1", &address]);
     ran.says_only(1, &[&address]);
     assert!(!mount_table::is_anything_mounted_below(&directory));
 }
