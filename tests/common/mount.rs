@@ -119,7 +119,8 @@ impl Drop for Mount {
     fn drop(&mut self) {
         self.process.signal(Signal::SIGTERM);
         let ended = self.process.wait(STOP_LIMIT).is_some();
-        let left = self.table_entry().is_some();
+        // A process that was killed leaves the mount to its guard, which comes a moment later.
+        let left = wait_for(STOP_LIMIT, || self.table_entry().is_none().then_some(())).is_none();
         if !ended || left {
             self.reaper.reap();
             if !std::thread::panicking() {

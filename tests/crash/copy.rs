@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use znodefs::ErrorCode;
 use znodefs_tests::process::die_with_this_thread;
-use znodefs_tests::{WireClient, tree};
+use znodefs_tests::{WireClient, tree, wait_until};
+
+/// How long a mount may take to find its replica again and to finish a copy.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is copied and how far it has come.
 pub struct Copy {
@@ -27,7 +31,7 @@ pub struct GiveUp<'a>(pub &'a Copy);
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.given_up.store(true, Ordering::Relaxed);
+            self.0.give_up();
         }
     }
 }
@@ -71,6 +75,22 @@ impl Copy {
     /// The files whose copy has returned so far.
     pub fn returned(&self) -> Vec<usize> {
         self.returned.lock().expect("no panic in between").clone()
+    }
+
+    /// Waits until one more copy has returned, or all are through.
+    ///
+    /// # Panics
+    /// If neither happens: the mount does not come back to its replica.
+    pub fn wait_for_progress(&self, is_over: impl Fn() -> bool) {
+        let before = self.returned().len();
+        wait_until("a copy goes on after the restart", PROGRESS_LIMIT, || {
+            is_over() || self.returned().len() > before
+        });
+    }
+
+    /// Ends after the file that is being copied.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Asks the replica itself, not the mount, for each of these files.

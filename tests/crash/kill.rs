@@ -10,8 +10,10 @@ use znodefs_tests::{Mount, Random, Server, WireClient, Znoded};
 use crate::copy::{Copy, GiveUp};
 use crate::rounds;
 
-/// Copies `source` into a fresh tree and kills the replica again and again until the copy is
-/// through. After each restart every file whose copy had returned before the kill is looked up.
+/// How often the replica is killed while one tree is copied.
+const KILLS: usize = 12;
+
+/// Copies `source` into a fresh tree and kills the replica again and again meanwhile. After each restart every file whose copy had returned before the kill is looked up.
 fn survives_kills(source: &Path, random: &mut Random) {
     let mut server = Znoded::start();
     let mount = Mount::of(&server.address(), &[]);
@@ -21,8 +23,9 @@ fn survives_kills(source: &Path, random: &mut Random) {
     std::thread::scope(|scope| {
         let _give_up = GiveUp(&copy);
         let copier = scope.spawn(|| copy.run());
-        while !copier.is_finished() {
-            pause(Duration::from_micros(random.between(1_000, 400_000)));
+        while kills < KILLS && !copier.is_finished() {
+            copy.wait_for_progress(|| copier.is_finished());
+            pause(Duration::from_micros(random.between(0, 300_000)));
             server.kill();
             let returned = copy.returned();
             kills += 1;
@@ -35,7 +38,7 @@ fn survives_kills(source: &Path, random: &mut Random) {
     copy.assert_are_there(&returned, &mut client);
     copy.assert_none_is_half(&mut client);
     eprintln!("{kills} kills, {} of {} copies returned", returned.len(), copy.len());
-    assert!(returned.len() > copy.len() / 2, "the mount hardly works while its replica restarts");
+    assert!(returned.len() + 3 * kills >= copy.len(), "a kill fails more than what was under way");
 }
 
 #[test]
@@ -64,15 +67,19 @@ fn an_embedded_replica_keeps_what_had_returned_when_its_mount_is_killed() {
         let (mut mount, _) = Mount::embedded(&data, &[]);
         let source = source_directory().join("src");
         let copy = Copy::new(&source, mount.join("copy"), "/copy");
-        std::thread::scope(|scope| {
+        let returned = std::thread::scope(|scope| {
             scope.spawn(|| copy.run());
             pause(Duration::from_micros(random.between(50_000, 500_000)));
+            let returned = copy.returned();
             mount.process().kill();
+            // What is copied from now on goes into the directory underneath.
+            copy.give_up();
+            returned
         });
         drop(mount);
         let (_mount, address) = Mount::embedded(&data, &[]);
         let mut client = WireClient::connect(&address);
-        copy.assert_are_there(&copy.returned(), &mut client);
+        copy.assert_are_there(&returned, &mut client);
         copy.assert_none_is_half(&mut client);
     }
 }

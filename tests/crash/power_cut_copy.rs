@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::rounds;
 
 /// Between two power cuts there are at most so many changes of the disk.
-const CHANGES_MAX: u64 = 600;
+const CHANGES_MAX: u64 = 150;
 
 /// Copies `source` while the power is cut again and again, each time at a random change of the disk.
 fn survives_power_cuts(source: &Path, random: &mut Random) {
@@ -24,6 +24,7 @@ fn survives_power_cuts(source: &Path, random: &mut Random) {
         let _give_up = GiveUp(&copy);
         let copier = scope.spawn(|| copy.run());
         while !copier.is_finished() {
+            copy.wait_for_progress(|| copier.is_finished());
             let change = random.between(0, CHANGES_MAX);
             machine.cut_power(change, || copier.is_finished());
             let returned = copy.returned();

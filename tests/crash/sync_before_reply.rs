@@ -37,6 +37,8 @@ fn the_log_is_synchronized_before_the_reply_is_sent() {
     let calls = "write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,fdatasync,fsync,\
                  io_uring_enter,sync_file_range";
     command.arg("-e").arg(format!("trace={calls}"));
+    // A traced process survives its tracer unless it is told not to.
+    command.args(["setpriv", "--pdeathsig=KILL"]);
     command.arg(znoded.get_program()).args(znoded.get_args());
     let _process = Process::spawn(&mut command, &directory.join("znoded.log"));
     wait_until("the replica serves", Duration::from_secs(60), || server::is_serving(port));
