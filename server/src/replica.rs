@@ -4,7 +4,7 @@
 //! Events go in, effects come out; time is passed in with each event, randomness as a seed, and
 //! the disk is only ever reached through effects. So a simulator can drive it as the thread does.
 //!
-//! The way of a write: request processor (a [`Txn`](crate::txn::Txn) with absolute results), broadcast
+//! The way of a write: request processor (a [`Txn`] with absolute results), broadcast
 //! (its place in the order), log (durable), tree (applied), and only then watchers and the client
 //! hear of it.
 

@@ -1,7 +1,7 @@
 //! What survives: the transaction log, snapshots, epochs, identity, on a disk behind a trait. No
 //! tree, no sessions, no network: transactions and snapshot blocks are bytes here.
 //!
-//! [`Storage`](storage::Storage) opens everything at a start; [`LogThread`](log_thread::LogThread)
+//! [`Storage`] opens everything at a start; [`LogThread`]
 //! makes transactions durable afterwards.
 
 pub mod disk;
