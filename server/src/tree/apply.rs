@@ -116,7 +116,7 @@ impl DataTree {
         parent_child_counter: i32,
     ) -> Result<NodeNumber, ErrorCode> {
         let parent = self.parent_for(context.zxid, path)?;
-        let rare = self.store[parent].rare_mut();
+        let rare = self.store.rare_mut(parent);
         rare.child_counter = rare.child_counter.max(parent_child_counter);
         rare.pzxid = rare.pzxid.max(context.zxid);
 
@@ -128,18 +128,14 @@ impl DataTree {
             self.remove(existing, path);
         }
         let path_hash = self.index.hasher.child(self.store[parent].path_hash, name.as_bytes());
-        let acl_id = self.acls.acquire(acl);
         let new = NewNode {
-            name,
-            data: data.as_deref(),
-            czxid: context.zxid,
-            time_ms: context.time_ms,
-            acl: acl_id,
+            acl: self.acls.acquire(acl),
             path_hash,
             ephemeral_owner,
+            ..NewNode::created(name, data.as_deref(), context.zxid, context.time_ms)
         };
         let number = self.attach(parent, &new);
-        self.data_size += (path.len() + self.store[number].data_length()) as u64;
+        self.data_size += (path.len() + self.store.view(number).data_length()) as u64;
         self.quota_created(path, number);
 
         context.raise(EventType::NodeCreated, path, acl);
@@ -164,7 +160,7 @@ impl DataTree {
         path: &str,
     ) -> Result<(), ErrorCode> {
         let parent = self.parent_for(context.zxid, path)?;
-        let rare = self.store[parent].rare_mut();
+        let rare = self.store.rare_mut(parent);
         rare.pzxid = rare.pzxid.max(context.zxid);
 
         let found = self.index.find_child(&self.store, parent, path::name(path));
@@ -184,7 +180,7 @@ impl DataTree {
     fn remove(&mut self, number: NodeNumber, path: &str) {
         debug_assert_ne!(number, ROOT);
         let mut below = Vec::new();
-        if self.store[number].num_children() > 0 {
+        if self.store.view(number).num_children() > 0 {
             self.walk(number, |other| {
                 below.push(other);
                 true
@@ -202,10 +198,11 @@ impl DataTree {
         self.unindex_owner(number);
         self.index.remove(&self.store, number);
         self.store.unlink(number);
-        let node = self.store.remove(number);
-        self.acls.release(node.acl);
-        self.data_size -= (path.len() + node.data_length()) as u64;
-        self.quota_deleted(path, node.data_length());
+        let (acl, data_length) = (self.store[number].acl, self.store.view(number).data_length());
+        self.store.remove(number);
+        self.acls.release(acl);
+        self.data_size -= (path.len() + data_length) as u64;
+        self.quota_deleted(path, data_length);
     }
 
     fn set_data<F: FnMut(TreeEvent<'_>)>(
@@ -216,16 +213,16 @@ impl DataTree {
         version: i32,
     ) -> Result<Stat, ErrorCode> {
         let number = self.find(path).ok_or(ErrorCode::NoNode)?;
-        let node = &mut self.store[number];
-        if node.mzxid > context.zxid {
+        if self.store[number].mzxid > context.zxid {
             return Ok(self.node_ref(number).stat());
         }
-        let old_length = node.data_length();
-        node.set_data(data.map(|data| &data[..]));
+        let old_length = self.store.view(number).data_length();
+        self.store.set_data(number, data.map(|data| &data[..]));
+        let node = &mut self.store[number];
         node.mzxid = context.zxid;
         node.mtime = context.time_ms;
         node.version = version;
-        let new_length = node.data_length();
+        let new_length = self.store.view(number).data_length();
         self.data_size = self.data_size - old_length as u64 + new_length as u64;
         self.quota_data_set(path, old_length, new_length);
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use znodefs::{Acl, Permissions, SessionId, Stat, Zxid};
 
-use super::acl_table::{AclId, AclTable};
-use super::node_store::{NONE, NewNode, Node, NodeNumber, NodeStore, ROOT};
+use super::acl_table::AclTable;
+use super::node_store::{NONE, NewNode, NodeNumber, NodeStore, NodeView, ROOT};
 use super::owner::OwnerKind;
 use super::path_index::{PathHasher, PathIndex};
 use super::quota::Quotas;
@@ -53,16 +53,11 @@ impl DataTree {
     pub fn new(hash_seed: u64) -> DataTree {
         let mut tree = DataTree::without_nodes(hash_seed, 0);
         let built_in = |name, path_hash| NewNode {
-            name,
-            data: Some(b""),
-            czxid: Zxid::ZERO,
-            time_ms: 0,
-            acl: AclId::OPEN,
             path_hash,
-            ephemeral_owner: 0,
+            ..NewNode::created(name, Some(b""), Zxid::ZERO, 0)
         };
         tree.acls.acquire(&Acl::open().into());
-        let root = tree.store.insert(Node::new(&built_in("", PathHasher::ROOT_HASH)));
+        let root = tree.store.insert(&built_in("", PathHasher::ROOT_HASH));
         debug_assert_eq!(root, ROOT);
         tree.data_size += 1;
         let mut numbers = [ROOT; 3];
@@ -99,7 +94,7 @@ impl DataTree {
 
     /// Adds a znode below `parent` to store, index and the table of its kind.
     pub(super) fn attach(&mut self, parent: NodeNumber, new: &NewNode<'_>) -> NodeNumber {
-        let number = self.store.insert(Node::new(new));
+        let number = self.store.insert(new);
         self.store.link(parent, number);
         self.index.insert(&self.store, number);
         self.index_owner(number, new.ephemeral_owner);
@@ -124,7 +119,7 @@ impl DataTree {
     }
 
     pub(super) fn unindex_owner(&mut self, number: NodeNumber) {
-        match OwnerKind::from_stored(self.store[number].ephemeral_owner()) {
+        match OwnerKind::from_stored(self.store.view(number).ephemeral_owner()) {
             OwnerKind::Persistent => {}
             OwnerKind::Ephemeral(session) => {
                 let Some(numbers) = self.ephemerals.get_mut(&session) else { return };
@@ -146,10 +141,9 @@ impl DataTree {
 
     pub(super) fn replace_acl(&mut self, number: NodeNumber, acl: &Arc<[Acl]>, aversion: i32) {
         let acl = self.acls.acquire(acl);
-        let node = &mut self.store[number];
-        let old = std::mem::replace(&mut node.acl, acl);
-        if node.aversion() != aversion {
-            node.rare_mut().aversion = aversion;
+        let old = std::mem::replace(&mut self.store[number].acl, acl);
+        if self.store.view(number).aversion() != aversion {
+            self.store.rare_mut(number).aversion = aversion;
         }
         self.acls.release(old);
     }
@@ -170,7 +164,7 @@ impl DataTree {
     }
 
     pub(super) fn node_ref(&self, number: NodeNumber) -> NodeRef<'_> {
-        NodeRef { tree: self, number, node: &self.store[number] }
+        NodeRef { tree: self, number, node: self.store.view(number) }
     }
 
     /// The path of a znode, put together from the names of its ancestors.
@@ -180,7 +174,7 @@ impl DataTree {
         let mut current = number;
         while current != ROOT && current != NONE {
             ancestors.push(current);
-            let node = &self.store[current];
+            let node = self.store.view(current);
             length += 1 + node.name_bytes().len();
             current = node.parent;
         }
@@ -190,7 +184,7 @@ impl DataTree {
         let mut path = String::with_capacity(length);
         for &ancestor in ancestors.iter().rev() {
             path.push('/');
-            path.push_str(self.store[ancestor].name());
+            path.push_str(self.store.view(ancestor).name());
         }
         path
     }
@@ -278,7 +272,7 @@ impl DataTree {
 pub struct NodeRef<'a> {
     tree: &'a DataTree,
     number: NodeNumber,
-    node: &'a Node,
+    node: NodeView<'a>,
 }
 
 impl<'a> NodeRef<'a> {
@@ -325,13 +319,13 @@ impl<'a> NodeRef<'a> {
     /// The names of the children, in no order worth relying on.
     pub fn children(self) -> impl Iterator<Item = &'a str> + 'a {
         let tree = self.tree;
-        tree.store.children(self.number).map(|child| tree.store[child].name())
+        tree.store.children(self.number).map(|child| tree.store.view(child).name())
     }
 
     /// The names of the children as bytes, for writing them out.
     pub(super) fn children_bytes(self) -> impl Iterator<Item = &'a [u8]> + 'a {
         let tree = self.tree;
-        tree.store.children(self.number).map(|child| tree.store[child].name_bytes())
+        tree.store.children(self.number).map(|child| tree.store.view(child).name_bytes())
     }
 
     /// What the service says about it. The shown `cversion` counts creations and deletions:

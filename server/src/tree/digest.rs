@@ -34,7 +34,7 @@ impl DataTree {
         let mut nodes = 0_u64;
         let mut waiting = vec![(ROOT, 0_u64)];
         while let Some((number, parent_path)) = waiting.pop() {
-            let path = state.hash_one((parent_path, self.store[number].name_bytes()));
+            let path = state.hash_one((parent_path, self.store.view(number).name_bytes()));
             nodes = nodes.wrapping_add(self.node_digest(&state, number, path));
             waiting.extend(self.store.children(number).map(|child| (child, path)));
         }
@@ -43,7 +43,7 @@ impl DataTree {
     }
 
     fn node_digest(&self, state: &FixedState, number: NodeNumber, path: u64) -> u64 {
-        let node = &self.store[number];
+        let node = self.store.view(number);
         let mut hasher = state.build_hasher();
         (path, node.czxid, node.mzxid, node.ctime, node.mtime, node.version).hash(&mut hasher);
         (node.pzxid(), node.child_counter(), node.aversion()).hash(&mut hasher);

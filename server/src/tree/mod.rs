@@ -9,6 +9,8 @@ pub mod access;
 mod acl_table;
 mod applied;
 mod apply;
+mod body_store;
+mod chunked_vec;
 mod data_tree;
 mod digest;
 mod node_store;

@@ -2,14 +2,16 @@
 //! znode means, and which changes are allowed, is decided in `data_tree` and `apply`. No I/O.
 //!
 //! A million znodes have to fit in a quarter of a gigabyte, data included. So a record holds only
-//! what every znode needs; what few need (children, an owner, …) is in a box of its own; name and
-//! data share one allocation; and growing adds a chunk instead of copying everything.
+//! what every znode needs; what few need (children, an owner, …) is apart, and so are name and data,
+//! in one piece; and growing adds a chunk instead of copying everything.
 
 use std::ops::{Index, IndexMut};
 
 use znodefs::Zxid;
 
 use super::acl_table::AclId;
+use super::body_store::{BodyStore, Slot};
+use super::chunked_vec::ChunkedVec;
 
 /// A znode's place in the store. Numbers of deleted znodes are used again.
 pub(super) type NodeNumber = u32;
@@ -20,8 +22,10 @@ pub(super) const NONE: NodeNumber = u32::MAX;
 /// The root of the tree; it is always there.
 pub(super) const ROOT: NodeNumber = 0;
 
-const CHUNK_BITS: u32 = 10;
-const CHUNK_LENGTH: usize = 1 << CHUNK_BITS;
+/// Names come in frames, whose lengths are far below this.
+const NAME_LENGTH_MAX: usize = (1 << 30) - 1;
+const DATA_IS_NULL: u32 = 1 << 31;
+const FREE: u32 = 1 << 30;
 
 /// One znode.
 #[derive(Debug)]
@@ -30,9 +34,6 @@ pub(super) struct Node {
     pub mzxid: Zxid,
     pub ctime: i64,
     pub mtime: i64,
-    /// The name, then the data.
-    body: Box<[u8]>,
-    rare: Option<Box<Rare>>,
     pub parent: NodeNumber,
     /// The next sibling; the next free record when this one is free.
     pub next: NodeNumber,
@@ -41,13 +42,17 @@ pub(super) struct Node {
     pub path_hash: u32,
     pub acl: AclId,
     pub version: i32,
+    /// The place of its [`Rare`], [`NONE`] when it has none.
+    rare: u32,
+    /// The name, then the data.
+    body: Slot,
+    /// Bytes of the name; above them two bits: whether the data is null, whether this is free.
     name_length: u32,
-    data_is_null: bool,
-    in_use: bool,
+    data_length: u32,
 }
 
 /// What most znodes do not have.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Rare {
     pub pzxid: Zxid,
     /// The owner as transactions and snapshots encode it.
@@ -59,21 +64,9 @@ pub(super) struct Rare {
     pub first_child: NodeNumber,
 }
 
-/// What a znode is created with.
-#[derive(Debug)]
+/// What a znode is made of.
+#[derive(Clone, Debug)]
 pub(super) struct NewNode<'a> {
-    pub name: &'a str,
-    pub data: Option<&'a [u8]>,
-    pub czxid: Zxid,
-    pub time_ms: i64,
-    pub acl: AclId,
-    pub path_hash: u32,
-    pub ephemeral_owner: i64,
-}
-
-/// What a znode is restored from a snapshot with.
-#[derive(Debug)]
-pub(super) struct RestoredNode<'a> {
     pub name: &'a str,
     pub data: Option<&'a [u8]>,
     pub czxid: Zxid,
@@ -86,146 +79,125 @@ pub(super) struct RestoredNode<'a> {
     pub child_counter: i32,
     pub ephemeral_owner: i64,
     pub acl: AclId,
+    pub path_hash: u32,
 }
 
-fn body_of(name: &[u8], data: Option<&[u8]>) -> Box<[u8]> {
-    let data = data.unwrap_or_default();
-    let mut body = Vec::with_capacity(name.len() + data.len());
-    body.extend_from_slice(name);
-    body.extend_from_slice(data);
-    body.into_boxed_slice()
+impl<'a> NewNode<'a> {
+    /// A znode that a transaction creates.
+    pub fn created(name: &'a str, data: Option<&'a [u8]>, zxid: Zxid, time_ms: i64) -> Self {
+        NewNode {
+            name,
+            data,
+            czxid: zxid,
+            mzxid: zxid,
+            pzxid: zxid,
+            ctime: time_ms,
+            mtime: time_ms,
+            version: 0,
+            aversion: 0,
+            child_counter: 0,
+            ephemeral_owner: 0,
+            acl: AclId::OPEN,
+            path_hash: 0,
+        }
+    }
+}
+
+/// A znode with what is stored apart from its record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeView<'a> {
+    store: &'a NodeStore,
+    node: &'a Node,
 }
 
 impl Node {
-    /// A znode that is linked nowhere yet.
-    pub fn new(new: &NewNode<'_>) -> Node {
-        let mut node = Node {
-            czxid: new.czxid,
-            mzxid: new.czxid,
-            ctime: new.time_ms,
-            mtime: new.time_ms,
-            body: body_of(new.name.as_bytes(), new.data),
-            rare: None,
-            parent: NONE,
-            next: NONE,
-            previous: NONE,
-            path_hash: new.path_hash,
-            acl: new.acl,
-            version: 0,
-            name_length: new.name.len() as u32,
-            data_is_null: new.data.is_none(),
-            in_use: true,
-        };
-        if new.ephemeral_owner != 0 {
-            node.rare_mut().ephemeral_owner = new.ephemeral_owner;
-        }
-        node
+    fn name_length(&self) -> usize {
+        self.name_length as usize & NAME_LENGTH_MAX
     }
 
-    /// A znode as a snapshot holds it, linked nowhere yet and without its path's hash.
-    pub fn restored(from: &RestoredNode<'_>) -> Node {
-        let mut node = Node::new(&NewNode {
-            name: from.name,
-            data: from.data,
-            czxid: from.czxid,
-            time_ms: from.ctime,
-            acl: from.acl,
-            path_hash: 0,
-            ephemeral_owner: from.ephemeral_owner,
-        });
-        node.mzxid = from.mzxid;
-        node.mtime = from.mtime;
-        node.version = from.version;
-        if from.pzxid != from.czxid || from.child_counter != 0 || from.aversion != 0 {
-            let rare = node.rare_mut();
-            rare.pzxid = from.pzxid;
-            rare.child_counter = from.child_counter;
-            rare.aversion = from.aversion;
-        }
-        node
+    fn is_free(&self) -> bool {
+        self.name_length & FREE != 0
+    }
+
+    fn data_is_null(&self) -> bool {
+        self.name_length & DATA_IS_NULL != 0
+    }
+
+    fn body_length(&self) -> usize {
+        self.name_length() + self.data_length as usize
+    }
+}
+
+impl<'a> NodeView<'a> {
+    fn body(self) -> &'a [u8] {
+        self.store.bodies.get(self.node.body, self.node.body_length())
     }
 
     /// The last component of the path; empty for the root.
-    pub fn name(&self) -> &str {
-        // The body starts with the bytes of a `&str` of that length, in every constructor.
+    pub fn name(self) -> &'a str {
+        // The body starts with the bytes of a `&str` of that length: that is all that is stored.
         std::str::from_utf8(self.name_bytes()).unwrap_or_default()
     }
 
-    pub fn name_bytes(&self) -> &[u8] {
-        &self.body[..self.name_length as usize]
+    pub fn name_bytes(self) -> &'a [u8] {
+        &self.body()[..self.node.name_length()]
     }
 
     /// The data; `None` is null.
-    pub fn data(&self) -> Option<&[u8]> {
-        (!self.data_is_null).then(|| &self.body[self.name_length as usize..])
+    pub fn data(self) -> Option<&'a [u8]> {
+        (!self.node.data_is_null()).then(|| &self.body()[self.node.name_length()..])
     }
 
-    pub fn data_length(&self) -> usize {
-        self.body.len() - self.name_length as usize
+    pub fn data_length(self) -> usize {
+        self.node.data_length as usize
     }
 
-    pub fn set_data(&mut self, data: Option<&[u8]>) {
-        let length = data.map_or(0, <[u8]>::len);
-        let name_length = self.name_length as usize;
-        if length == self.data_length() {
-            self.body[name_length..].copy_from_slice(data.unwrap_or_default());
-        } else {
-            self.body = body_of(&self.body[..name_length], data);
-        }
-        self.data_is_null = data.is_none();
+    fn rare(self) -> Option<&'a Rare> {
+        self.store.rares.get(self.node.rare)
     }
 
-    pub fn rare(&self) -> Option<&Rare> {
-        self.rare.as_deref()
+    pub fn pzxid(self) -> Zxid {
+        self.rare().map_or(self.node.czxid, |rare| rare.pzxid)
     }
 
-    /// The rare part, made when it was not there.
-    pub fn rare_mut(&mut self) -> &mut Rare {
-        let czxid = self.czxid;
-        self.rare.get_or_insert_with(|| {
-            Box::new(Rare {
-                pzxid: czxid,
-                ephemeral_owner: 0,
-                child_counter: 0,
-                aversion: 0,
-                num_children: 0,
-                first_child: NONE,
-            })
-        })
-    }
-
-    pub fn pzxid(&self) -> Zxid {
-        self.rare().map_or(self.czxid, |rare| rare.pzxid)
-    }
-
-    pub fn ephemeral_owner(&self) -> i64 {
+    pub fn ephemeral_owner(self) -> i64 {
         self.rare().map_or(0, |rare| rare.ephemeral_owner)
     }
 
-    pub fn child_counter(&self) -> i32 {
+    pub fn child_counter(self) -> i32 {
         self.rare().map_or(0, |rare| rare.child_counter)
     }
 
-    pub fn aversion(&self) -> i32 {
+    pub fn aversion(self) -> i32 {
         self.rare().map_or(0, |rare| rare.aversion)
     }
 
-    pub fn num_children(&self) -> i32 {
+    pub fn num_children(self) -> i32 {
         self.rare().map_or(0, |rare| rare.num_children)
     }
 
-    pub fn first_child(&self) -> NodeNumber {
+    pub fn first_child(self) -> NodeNumber {
         self.rare().map_or(NONE, |rare| rare.first_child)
+    }
+}
+
+impl std::ops::Deref for NodeView<'_> {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        self.node
     }
 }
 
 /// All znodes, by number.
 #[derive(Debug, Default)]
 pub(super) struct NodeStore {
-    chunks: Vec<Vec<Node>>,
-    /// Records handed out so far, free ones included.
-    length: u32,
-    /// First of the list of free records, [`NONE`] when there is none.
+    /// Free records included.
+    nodes: ChunkedVec<Node>,
+    bodies: BodyStore,
+    rares: ChunkedVec<Rare>,
+    free_rares: Vec<u32>,
+    /// First of the list of free records.
     free: Option<NodeNumber>,
     count: u32,
 }
@@ -238,21 +210,61 @@ impl NodeStore {
 
     /// One more than the highest number ever in use.
     pub fn length(&self) -> u32 {
-        self.length
+        self.nodes.length()
     }
 
-    /// The record with this number, unless it is free or was never used.
-    pub fn get(&self, number: NodeNumber) -> Option<&Node> {
-        let chunk = self.chunks.get((number >> CHUNK_BITS) as usize)?;
-        chunk.get(number as usize % CHUNK_LENGTH).filter(|node| node.in_use)
+    /// The znode with this number, which must be in use.
+    pub fn view(&self, number: NodeNumber) -> NodeView<'_> {
+        NodeView { store: self, node: &self[number] }
     }
 
-    /// Puts a znode into a free record, or behind the last.
+    /// The znode with this number, unless it is free or was never used.
+    pub fn get(&self, number: NodeNumber) -> Option<NodeView<'_>> {
+        let node = self.nodes.get(number).filter(|node| !node.is_free())?;
+        Some(NodeView { store: self, node })
+    }
+
+    /// Stores a znode that is linked nowhere yet.
     ///
     /// # Panics
     ///
-    /// With more than 2^32 - 1 znodes; their names alone would not fit in memory.
-    pub fn insert(&mut self, node: Node) -> NodeNumber {
+    /// With more than 2^32 - 1 znodes or a name of a gigabyte; neither comes through a frame or fits
+    /// in memory.
+    pub fn insert(&mut self, new: &NewNode<'_>) -> NodeNumber {
+        assert!(new.name.len() <= NAME_LENGTH_MAX, "a znode's name is longer than a gigabyte");
+        let data = new.data.unwrap_or_default();
+        let is_plain = new.ephemeral_owner == 0
+            && new.pzxid == new.czxid
+            && new.child_counter == 0
+            && new.aversion == 0;
+        let node = Node {
+            czxid: new.czxid,
+            mzxid: new.mzxid,
+            ctime: new.ctime,
+            mtime: new.mtime,
+            parent: NONE,
+            next: NONE,
+            previous: NONE,
+            path_hash: new.path_hash,
+            acl: new.acl,
+            version: new.version,
+            rare: NONE,
+            body: self.bodies.insert(new.name.as_bytes(), data),
+            name_length: new.name.len() as u32 | if new.data.is_none() { DATA_IS_NULL } else { 0 },
+            data_length: data.len() as u32,
+        };
+        let number = self.insert_record(node);
+        if !is_plain {
+            let rare = self.rare_mut(number);
+            rare.pzxid = new.pzxid;
+            rare.ephemeral_owner = new.ephemeral_owner;
+            rare.child_counter = new.child_counter;
+            rare.aversion = new.aversion;
+        }
+        number
+    }
+
+    fn insert_record(&mut self, node: Node) -> NodeNumber {
         self.count += 1;
         if let Some(number) = self.free {
             let next = self[number].next;
@@ -260,45 +272,73 @@ impl NodeStore {
             self[number] = node;
             return number;
         }
-        let number = self.length;
-        assert!(number != NONE, "the tree holds 2^32 - 1 znodes, which is all it can number");
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_LENGTH) {
-            self.chunks.push(Vec::with_capacity(CHUNK_LENGTH));
-        }
-        // The chunk was pushed when its first number was handed out.
-        self.chunks[(number >> CHUNK_BITS) as usize].push(node);
-        self.length += 1;
-        number
+        self.nodes.push(node)
     }
 
     /// Takes a znode out; links to it must be gone already.
-    pub fn remove(&mut self, number: NodeNumber) -> Node {
+    pub fn remove(&mut self, number: NodeNumber) {
         let next = self.free.unwrap_or(NONE);
-        let free = Node {
-            czxid: Zxid::ZERO,
-            mzxid: Zxid::ZERO,
-            ctime: 0,
-            mtime: 0,
-            body: Box::default(),
-            rare: None,
-            parent: NONE,
-            next,
-            previous: NONE,
-            path_hash: 0,
-            acl: AclId::OPEN,
-            version: 0,
-            name_length: 0,
-            data_is_null: true,
-            in_use: false,
-        };
+        let node = &mut self.nodes[number];
+        self.bodies.remove(node.body, node.body_length());
+        if node.rare != NONE {
+            self.free_rares.push(node.rare);
+        }
+        node.next = next;
+        node.rare = NONE;
+        node.name_length = FREE;
+        node.data_length = 0;
         self.free = Some(number);
         self.count -= 1;
-        std::mem::replace(&mut self[number], free)
+    }
+
+    /// Replaces a znode's data.
+    pub fn set_data(&mut self, number: NodeNumber, data: Option<&[u8]>) {
+        let node = &mut self.nodes[number];
+        let bytes = data.unwrap_or_default();
+        let name_length = node.name_length();
+        let (old_length, new_length) = (node.body_length(), name_length + bytes.len());
+        if BodyStore::share_slot(old_length, new_length) {
+            let body = self.bodies.get_mut(node.body, new_length);
+            body[name_length..].copy_from_slice(bytes);
+        } else {
+            let name = self.bodies.get(node.body, old_length)[..name_length].to_vec();
+            self.bodies.remove(node.body, old_length);
+            node.body = self.bodies.insert(&name, bytes);
+        }
+        node.data_length = bytes.len() as u32;
+        node.name_length = name_length as u32 | if data.is_none() { DATA_IS_NULL } else { 0 };
+    }
+
+    /// The rare part of a znode, made when it was not there.
+    pub fn rare_mut(&mut self, number: NodeNumber) -> &mut Rare {
+        let place = match self[number].rare {
+            NONE => {
+                let rare = Rare {
+                    pzxid: self[number].czxid,
+                    ephemeral_owner: 0,
+                    child_counter: 0,
+                    aversion: 0,
+                    num_children: 0,
+                    first_child: NONE,
+                };
+                let place = match self.free_rares.pop() {
+                    Some(place) => {
+                        self.rares[place] = rare;
+                        place
+                    }
+                    None => self.rares.push(rare),
+                };
+                self[number].rare = place;
+                place
+            }
+            place => place,
+        };
+        &mut self.rares[place]
     }
 
     /// Puts `child` first into its parent's list of children.
     pub fn link(&mut self, parent: NodeNumber, child: NodeNumber) {
-        let rare = self[parent].rare_mut();
+        let rare = self.rare_mut(parent);
         let first = std::mem::replace(&mut rare.first_child, child);
         rare.num_children += 1;
         if first != NONE {
@@ -319,7 +359,7 @@ impl NodeStore {
         if next != NONE {
             self[next].previous = previous;
         }
-        let rare = self[parent].rare_mut();
+        let rare = self.rare_mut(parent);
         rare.num_children -= 1;
         if previous == NONE {
             rare.first_child = next;
@@ -330,7 +370,7 @@ impl NodeStore {
 
     /// The numbers of a znode's children, the youngest first.
     pub fn children(&self, parent: NodeNumber) -> impl Iterator<Item = NodeNumber> + '_ {
-        let first = self[parent].first_child();
+        let first = self.view(parent).first_child();
         std::iter::successors((first != NONE).then_some(first), |&child| {
             let next = self[child].next;
             (next != NONE).then_some(next)
@@ -342,13 +382,13 @@ impl Index<NodeNumber> for NodeStore {
     type Output = Node;
 
     fn index(&self, number: NodeNumber) -> &Node {
-        &self.chunks[(number >> CHUNK_BITS) as usize][number as usize % CHUNK_LENGTH]
+        &self.nodes[number]
     }
 }
 
 impl IndexMut<NodeNumber> for NodeStore {
     fn index_mut(&mut self, number: NodeNumber) -> &mut Node {
-        &mut self.chunks[(number >> CHUNK_BITS) as usize][number as usize % CHUNK_LENGTH]
+        &mut self.nodes[number]
     }
 }
 
@@ -359,6 +399,24 @@ mod tests {
     #[test]
     fn a_record_of_a_plain_znode_stays_small() {
         // A million znodes of 100 bytes must fit in 250 MB.
-        assert!(size_of::<Node>() <= 88, "{}", size_of::<Node>());
+        assert_eq!(size_of::<Node>(), 72);
+        let mut store = NodeStore::default();
+        store.insert(&NewNode::created("plain", Some(b"data"), Zxid(1), 1));
+        assert_eq!(store.rares.length(), 0);
+    }
+
+    #[test]
+    fn data_of_any_length_replaces_data_of_any_other_and_leaves_the_name() {
+        let mut store = NodeStore::default();
+        let number = store.insert(&NewNode::created("name", None, Zxid(1), 1));
+        let lengths = [0, 1, 4, 3, 5, 1020, 1021, 2000, 2000, 1020, 0, 4];
+        for (place, length) in lengths.into_iter().enumerate() {
+            let data = vec![place as u8; length];
+            store.set_data(number, Some(&data));
+            assert_eq!(store.view(number).data(), Some(&data[..]));
+            store.set_data(number, (place % 2 == 0).then_some(&data));
+            assert_eq!(store.view(number).data().is_some(), place % 2 == 0);
+            assert_eq!(store.view(number).name(), "name");
+        }
     }
 }

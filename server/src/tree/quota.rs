@@ -116,7 +116,7 @@ impl DataTree {
         match quota_path_of_stats(path) {
             Some(inner) => self.track_quota(inner, number),
             None => {
-                let bytes = self.store[number].data_length() as i64;
+                let bytes = self.store.view(number).data_length() as i64;
                 self.quota_changed(path, 1, bytes);
             }
         }
@@ -176,7 +176,7 @@ impl DataTree {
                     return false;
                 }
                 count += 1;
-                bytes += self.store[number].data_length() as i64;
+                bytes += self.store.view(number).data_length() as i64;
                 true
             });
         }
@@ -189,10 +189,9 @@ impl DataTree {
     fn write_usage(&mut self, path: &str) {
         let Some(usage) = self.quotas.usage.get(path) else { return };
         let text = format!("count={},bytes={}", usage.count, usage.bytes);
-        let node = &mut self.store[usage.stats_node];
-        self.data_size -= node.data_length() as u64;
+        self.data_size -= self.store.view(usage.stats_node).data_length() as u64;
         self.data_size += text.len() as u64;
-        node.set_data(Some(text.as_bytes()));
+        self.store.set_data(usage.stats_node, Some(text.as_bytes()));
     }
 
     /// Finds all stats znodes and counts, once a snapshot is restored.
@@ -200,7 +199,7 @@ impl DataTree {
         let Some(top) = self.find(QUOTA_PATH) else { return };
         let mut found = Vec::new();
         self.walk(top, |number| {
-            if self.store[number].name() == STATS_NAME {
+            if self.store.view(number).name() == STATS_NAME {
                 found.push((self.path_of(number), number));
             }
             true

@@ -21,7 +21,7 @@ use znodefs::{Acl, SessionId, Zxid};
 
 use super::acl_table::AclId;
 use super::data_tree::{CONFIG_PATH, DataTree, QUOTA_PATH, ZOOKEEPER_PATH};
-use super::node_store::{NONE, Node, NodeNumber, ROOT, RestoredNode};
+use super::node_store::{NONE, NewNode, NodeNumber, ROOT};
 use super::path_index::PathHasher;
 use crate::codec::{self, CodecError};
 use crate::txn::SessionRecord;
@@ -192,7 +192,7 @@ impl DataTree {
     }
 
     fn put_node(&self, cursor: &mut SnapshotCursor, number: NodeNumber, out: &mut Vec<u8>) {
-        let node = &self.store[number];
+        let node = self.store.view(number);
         let list = self.acls.list(node.acl);
         if !cursor.acls.get(&node.acl).is_some_and(|written| Arc::ptr_eq(written, list)) {
             cursor.acls.insert(node.acl, list.clone());
@@ -338,7 +338,7 @@ impl Restoring {
         }
         let list = self.acls.get(&record.acl).ok_or("an ACL is missing")?;
         let acl = self.tree.acls.acquire(list);
-        let node = Node::restored(&RestoredNode {
+        let number = self.tree.store.insert(&NewNode {
             name: record.name,
             data: record.data.map(|data| data.0),
             czxid: record.czxid,
@@ -351,8 +351,8 @@ impl Restoring {
             child_counter: record.child_counter,
             ephemeral_owner: record.ephemeral_owner,
             acl,
+            path_hash: 0,
         });
-        let number = self.tree.store.insert(node);
         debug_assert_eq!(number as usize, self.numbers.len());
         self.numbers.push(record.number);
         self.parents.push((record.parent, record.parent_czxid));
@@ -379,26 +379,27 @@ impl Restoring {
         if !self.ended {
             return Err(RestoreError::Malformed("its end is missing"));
         }
-        self.tree.index = self.tree.index.emptied(self.numbers.len());
         let count = self.numbers.len() as NodeNumber;
-        let mut linked = vec![Linked::Waiting; count as usize];
-        if count > 0 {
-            linked[ROOT as usize] = Linked::At(0);
-            self.tree.store[ROOT].path_hash = PathHasher::ROOT_HASH;
-            self.tree.data_size = 1 + self.tree.store[ROOT].data_length() as u64;
+        if count == 0 {
+            return Err(RestoreError::Malformed("it holds no znodes"));
         }
+        let mut linked = vec![Linked::Waiting; count as usize];
+        linked[ROOT as usize] = Linked::At(0);
+        self.tree.store[ROOT].path_hash = PathHasher::ROOT_HASH;
+        self.tree.data_size = 1 + self.tree.store.view(ROOT).data_length() as u64;
         let mut waiting = Vec::new();
         for number in 1..count {
             self.link(number, &mut linked, &mut waiting);
         }
+        self.index(&mut linked);
         for number in 1..count {
             if linked[number as usize] == Linked::Dropped {
-                let node = self.tree.store.remove(number);
-                self.tree.acls.release(node.acl);
+                self.tree.acls.release(self.tree.store[number].acl);
+                self.tree.store.remove(number);
             }
         }
         for path in ["/", ZOOKEEPER_PATH, QUOTA_PATH, CONFIG_PATH] {
-            if count == 0 || self.tree.find(path).is_none() {
+            if self.tree.find(path).is_none() {
                 return Err(RestoreError::Malformed("a built-in znode is missing"));
             }
         }
@@ -428,41 +429,48 @@ impl Restoring {
         let mut parent = current;
         while let Some(child) = waiting.pop() {
             if let Linked::At(length) = fate {
-                fate = self.link_below(parent, child, length, linked);
+                fate = self.link_below(parent, child, length);
             }
             linked[child as usize] = fate;
             parent = child;
         }
     }
 
-    fn link_below(
-        &mut self,
-        parent: NodeNumber,
-        child: NodeNumber,
-        parent_length: u32,
-        linked: &mut [Linked],
-    ) -> Linked {
+    fn link_below(&mut self, parent: NodeNumber, child: NodeNumber, parent_length: u32) -> Linked {
         let tree = &mut self.tree;
-        let name = tree.store[child].name().to_string();
-        if let Some(other) = tree.index.find_child(&tree.store, parent, &name) {
-            // The cursor passed a deleted znode and, later, its successor of the same name. What is
-            // below the older one is as gone as itself.
-            if tree.store[other].czxid >= tree.store[child].czxid {
-                return Linked::Dropped;
-            }
-            self.drop_linked(other, linked);
-        }
-        let tree = &mut self.tree;
-        let hash = tree.index.hasher.child(tree.store[parent].path_hash, name.as_bytes());
-        tree.store[child].path_hash = hash;
-        tree.store.link(parent, child);
-        tree.index.insert(&tree.store, child);
-        let node = &tree.store[child];
-        let length = parent_length.saturating_add(1 + name.len() as u32);
+        let parent_hash = tree.store[parent].path_hash;
+        let node = tree.store.view(child);
+        let hash = tree.index.hasher.child(parent_hash, node.name_bytes());
+        let length = parent_length.saturating_add(1 + node.name_bytes().len() as u32);
         tree.data_size += u64::from(length) + node.data_length() as u64;
         let owner = node.ephemeral_owner();
+        tree.store[child].path_hash = hash;
+        tree.store.link(parent, child);
         tree.index_owner(child, owner);
         Linked::At(length)
+    }
+
+    /// Puts all linked znodes into the index, and drops those whose path another has.
+    fn index(&mut self, linked: &mut [Linked]) {
+        let tree = &mut self.tree;
+        tree.index.reserve(linked.len());
+        let is_linked = |number: &NodeNumber| linked[*number as usize] != Linked::Dropped;
+        let numbers = (1..linked.len() as NodeNumber).filter(is_linked);
+        for number in tree.index.insertion_order(&tree.store, numbers) {
+            let tree = &mut self.tree;
+            if linked[number as usize] == Linked::Dropped {
+                continue;
+            }
+            let Some(other) = tree.index.insert_or_find(&tree.store, number) else { continue };
+            // The cursor passed a deleted znode and, later, its successor of the same name. What is
+            // below the older one is as gone as itself.
+            if tree.store[other].czxid < tree.store[number].czxid {
+                self.drop_linked(other, linked);
+                self.tree.index.insert(&self.tree.store, number);
+            } else {
+                self.drop_linked(number, linked);
+            }
+        }
     }
 
     /// Unlinks a znode and everything below it again.
@@ -475,7 +483,7 @@ impl Restoring {
         for other in below.into_iter().rev() {
             let tree = &mut self.tree;
             if let Linked::At(length) = linked[other as usize] {
-                tree.data_size -= u64::from(length) + tree.store[other].data_length() as u64;
+                tree.data_size -= u64::from(length) + tree.store.view(other).data_length() as u64;
             }
             tree.unindex_owner(other);
             tree.index.remove(&tree.store, other);

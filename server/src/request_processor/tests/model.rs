@@ -272,7 +272,7 @@ fn outcome_of(body: &TxnBody) -> Outcome {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn pipelined_requests_come_out_as_if_each_was_alone(steps in steps(150)) {

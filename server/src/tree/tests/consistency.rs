@@ -56,12 +56,12 @@ fn check_children(tree: &DataTree, number: NodeNumber) {
     let mut previous = NONE;
     let mut count = 0;
     for child in tree.store.children(number) {
-        let node = &tree.store[child];
+        let node = tree.store.view(child);
         assert_eq!((node.parent, node.previous), (number, previous));
         let name = node.name();
         assert_eq!(tree.index.find_child(&tree.store, number, name), Some(child));
         previous = child;
         count += 1;
     }
-    assert_eq!(tree.store[number].num_children(), count);
+    assert_eq!(tree.store.view(number).num_children(), count);
 }

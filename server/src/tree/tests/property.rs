@@ -36,7 +36,7 @@ fn advance(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn a_fuzzy_snapshot_and_replay_come_to_the_straight_state(

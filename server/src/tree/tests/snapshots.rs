@@ -161,7 +161,7 @@ fn sessions_that_come_and_go_while_they_are_written_are_settled_by_replay() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn garbage_never_panics(garbage in prop::collection::vec(any::<u8>(), 0..400)) {
