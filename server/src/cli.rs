@@ -110,7 +110,10 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(1, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(arguments, config))
+    let result = runtime.block_on(serve(arguments, config));
+    // A recovery that was interrupted, or a purge, is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 fn configuration(arguments: &Arguments) -> Result<ServerConfig, Failure> {
@@ -141,7 +144,13 @@ async fn serve(arguments: &Arguments, config: ServerConfig) -> Result<(), Failur
     };
     let mut terminate = stop_signal(SignalKind::terminate())?;
     let mut interrupt = stop_signal(SignalKind::interrupt())?;
-    let server = Server::start(config).await.map_err(|error| Failure::new(code(&error), error))?;
+    let server = tokio::select! {
+        started = Server::start(config) => {
+            started.map_err(|error| Failure::new(code(&error), error))?
+        }
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     info!("listening on {}", server.address());
     if let Some(path) = &arguments.ready_file {
         readiness::write_ready_file(path, server.address()).map_err(|error| {

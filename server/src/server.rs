@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::ServerConfig;
@@ -26,7 +26,7 @@ use crate::persistence::{Disk, FileDisk, LogThread, StorageError};
 use crate::replica::{Event, Now, Replica, ReplicaParts, core_thread};
 use crate::service::Service;
 
-use backend::StorageBackend;
+use backend::{LogReporter, StorageBackend};
 pub use recovery::Recovered;
 
 /// How long a stopping replica waits for its connections to take their last bytes.
@@ -136,6 +136,7 @@ pub struct Server {
     service: Arc<Service>,
     tasks: Vec<JoinHandle<()>>,
     core: Mutex<Option<std::thread::JoinHandle<()>>>,
+    runtime: tokio::runtime::Handle,
     ended: watch::Receiver<Option<core_thread::CoreResult>>,
 }
 
@@ -175,7 +176,9 @@ impl Server {
         let (core, ended) = start_core(&service, recovered, &surroundings)?;
         let mut tasks = vec![tokio::spawn(net::accept(listener, Arc::clone(&service)))];
         tasks.extend(core.purge);
-        Ok(Server { address, service, tasks, core: Mutex::new(Some(core.thread)), ended })
+        let runtime = tokio::runtime::Handle::current();
+        let core = Mutex::new(Some(core.thread));
+        Ok(Server { address, service, tasks, core, runtime, ended })
     }
 
     /// Where clients connect.
@@ -191,13 +194,13 @@ impl Server {
     /// Waits until the replica cannot go on, and returns why; never, when it is stopped in order.
     pub async fn failed(&self) -> String {
         let mut ended = self.ended.clone();
-        loop {
-            if let Some(Err(reason)) = &*ended.borrow_and_update() {
-                return reason.clone();
-            }
-            if ended.changed().await.is_err() {
-                return std::future::pending().await;
-            }
+        // The sender sends once, or is dropped by a panic.
+        let _ = ended.changed().await;
+        let result = ended.borrow().clone();
+        match result {
+            Some(Ok(())) => std::future::pending().await,
+            Some(Err(reason)) => reason,
+            None => "the core of the replica has died; its last words stand above".into(),
         }
     }
 
@@ -227,6 +230,14 @@ impl Server {
             connection.wake();
         }
         self.end_core().await;
+    }
+
+    /// [`stop`](Self::stop) for callers outside of the runtime.
+    ///
+    /// # Panics
+    /// When called inside a tokio runtime.
+    pub fn stop_blocking(&self) {
+        self.runtime.block_on(self.stop());
     }
 
     async fn end_core(&self) {
@@ -299,6 +310,18 @@ fn service(
     }
 }
 
+/// Closes every connection when the core ends, also by a panic: without it nobody can be served, and
+/// clients are to try elsewhere.
+struct CloseConnections(Arc<Service>);
+
+impl Drop for CloseConnections {
+    fn drop(&mut self) {
+        for connection in self.0.connections.stop() {
+            connection.close();
+        }
+    }
+}
+
 struct Core {
     thread: std::thread::JoinHandle<()>,
     purge: Option<JoinHandle<()>>,
@@ -323,9 +346,9 @@ fn start_core(
     };
     let replica = Replica::new(parts, now);
     let storage = recovered.storage;
-    let log_service = Arc::clone(service);
-    let report = move |event| backend::report(&log_service, event);
-    let log = LogThread::spawn(storage.log, storage.snapshots.clone(), Box::new(report))?;
+    let reporter = LogReporter::new(Arc::clone(service));
+    let report = Box::new(move |event| reporter.report(event));
+    let log = LogThread::spawn(storage.log, storage.snapshots.clone(), report)?;
     let purge = backend::purge_periodically(service, &storage.snapshots, &storage.reader);
     let backend = StorageBackend::new(
         Arc::clone(service),
@@ -335,13 +358,10 @@ fn start_core(
         storage.epochs,
     );
     let (sender, ended) = watch::channel(None);
-    let ended_service = Arc::clone(service);
+    let closing = CloseConnections(Arc::clone(service));
     let on_end = move |result: core_thread::CoreResult| {
-        // Without a core nobody can be served; clients are to try elsewhere.
-        for connection in ended_service.connections.stop() {
-            connection.close();
-        }
-        info!("the core has ended");
+        drop(closing);
+        debug!("the core has ended");
         sender.send_replace(Some(result));
     };
     let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;

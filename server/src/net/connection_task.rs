@@ -102,8 +102,10 @@ pub(super) async fn serve(service: Arc<Service>, connection: Arc<Connection>, st
         batch: VecDeque::new(),
         received_ms: 0,
     };
+    let registered =
+        Registered { service: task.service.clone(), connection: task.connection.clone() };
     let ending = task.run().await;
-    task.release();
+    drop(registered);
     log_ending(task.connection.peer, &ending);
     if matches!(ending, Ok(()) | Err(Ending::ByReplica)) {
         linger(task.stream).await;
@@ -385,14 +387,21 @@ impl ConnectionTask {
             Err(_) => Err(Ending::ByReplica),
         }
     }
+}
 
-    /// Leaves nothing of the connection behind in the replica.
-    fn release(&mut self) {
+/// A connection's place in the replica; nothing is left of it when this goes, be it by a panic.
+struct Registered {
+    service: Arc<Service>,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
         {
             let mut watches = self.service.database.watches.lock();
             let mut outbox = self.connection.outbox();
+            outbox.close();
             outbox.phase = Phase::Closed;
-            outbox.pending.clear();
             outbox.buffer = BytesMut::new();
             watches.remove_watcher(local_request::watcher(&self.connection));
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-use tracing::info;
-use znodefs::Epoch;
+use tracing::debug;
+use znodefs::{Epoch, Zxid};
 
 use crate::persistence::{EpochFiles, LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles};
 use crate::replica::core_thread::Backend;
@@ -26,20 +26,59 @@ pub(super) struct StorageBackend {
     snapshot: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Tells the core what the log reports.
-pub(super) fn report(service: &Service, event: LogEvent) {
-    let event = match event {
-        LogEvent::Durable(zxid) => Event::TxnsDurable(zxid),
-        LogEvent::Full { durable, error } => Event::LogFull { durable, reason: error.to_string() },
-        LogEvent::Failed(error) => Event::LogFailed {
-            reason: format!("the transaction log failed, so the replica stops: {error}"),
-        },
-        LogEvent::Rolled { .. } | LogEvent::Closed => return,
-        LogEvent::Truncated { .. } | LogEvent::NotTruncated(_) | LogEvent::Reset { .. } => {
-            Event::LogFailed { reason: "the log of a replica alone was cut".into() }
+/// Tells the core what the log reports, and that it reports nothing more should its thread die.
+pub(super) struct LogReporter {
+    service: Arc<Service>,
+    closed: AtomicBool,
+}
+
+impl LogReporter {
+    pub(super) fn new(service: Arc<Service>) -> LogReporter {
+        LogReporter { service, closed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn report(&self, event: LogEvent) {
+        let event = match event {
+            LogEvent::Durable(zxid) => Event::TxnsDurable(zxid),
+            LogEvent::Full { durable, error } => {
+                Event::LogFull { durable, reason: error.to_string() }
+            }
+            LogEvent::Failed(error) => {
+                self.closed.store(true, Ordering::Relaxed);
+                let reason = format!("the transaction log failed, so the replica stops: {error}");
+                Event::LogFailed { reason }
+            }
+            LogEvent::Closed => return self.closed.store(true, Ordering::Relaxed),
+            LogEvent::Rolled { .. } => return,
+            LogEvent::Truncated { .. } | LogEvent::NotTruncated(_) | LogEvent::Reset { .. } => {
+                Event::LogFailed { reason: "the log of a replica alone was cut".into() }
+            }
+        };
+        self.service.mailbox.push(event);
+    }
+}
+
+impl Drop for LogReporter {
+    fn drop(&mut self) {
+        if !self.closed.load(Ordering::Relaxed) {
+            let reason = "the log's thread has died, so the replica stops".into();
+            self.service.mailbox.push(Event::LogFailed { reason });
         }
-    };
-    service.mailbox.push(event);
+    }
+}
+
+/// Tells the core once how a snapshot ended, also when its thread dies.
+struct SnapshotReport {
+    service: Arc<Service>,
+    result: Option<Result<Zxid, String>>,
+}
+
+impl Drop for SnapshotReport {
+    fn drop(&mut self) {
+        if let Some(result) = self.result.take() {
+            self.service.mailbox.push(Event::SnapshotDone(result));
+        }
+    }
 }
 
 /// Removes old files every so often, where that is configured (`autopurge.purgeInterval`).
@@ -99,15 +138,15 @@ impl Backend for StorageBackend {
         let (service, stops) = (Arc::clone(&self.service), Arc::clone(&self.stops));
         let (snapshots, reader) = (self.snapshots.clone(), self.reader.clone());
         let work = move || {
+            let result = Some(Err("its thread has died".into()));
+            let mut report = SnapshotReport { service: Arc::clone(&service), result };
             let result = write_snapshot(&service.database, &snapshots, &stops);
             if let (Ok(_), Some(policy)) = (&result, service.config.purge)
                 && policy.interval.is_zero()
             {
                 purge_old(&snapshots, &reader, policy.snapshots_kept);
             }
-            if let Some(result) = result.map_err(|error| error.to_string()).transpose() {
-                service.mailbox.push(Event::SnapshotDone(result));
-            }
+            report.result = result.map_err(|error| error.to_string()).transpose();
         };
         match std::thread::Builder::new().name("znoded-snapshot".into()).spawn(work) {
             Ok(thread) => self.snapshot = Some(thread),
@@ -130,7 +169,7 @@ impl Backend for StorageBackend {
         let _ = self.snapshot.take().map(std::thread::JoinHandle::join);
         if let Some(log) = self.log.take() {
             log.shutdown();
-            info!("the log is closed");
+            debug!("the log is closed");
         }
     }
 }
