@@ -23,6 +23,7 @@ mod xattr;
 use std::ffi::OsStr;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, FileType, INodeNo};
@@ -86,6 +87,8 @@ pub struct Filesystem {
     handles: HandleTable,
     statistics: Statistics,
     size: directories::TreeSize,
+    /// Whether it was said that some names cannot be shown.
+    unshown_told: AtomicBool,
 }
 
 /// A directory that something is done in: its znode's path.
@@ -121,6 +124,7 @@ impl Filesystem {
             handles: HandleTable::default(),
             statistics: Statistics::default(),
             size: directories::TreeSize::default(),
+            unshown_told: AtomicBool::new(false),
         }
     }
 

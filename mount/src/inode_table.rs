@@ -261,14 +261,15 @@ impl InodeTable {
 
     /// An inode was renamed, replacing whatever had the new name. `created` tells the new stat of
     /// every znode that now is where one of the inode's was: they were created anew, or, for a file
-    /// that replaced another by its data, the target lives on. Returns the number of the inode that
-    /// was replaced, if the kernel holds it.
+    /// that replaced another by its data, the target lives on and has its own `acl`. Returns the
+    /// number of the inode that was replaced, if the kernel holds it.
     pub fn rename(
         &mut self,
         from: (u64, &str),
         to: (u64, &str),
         to_path: &str,
         created: &HashMap<String, Stat>,
+        acl: Option<Arc<[Acl]>>,
     ) -> Option<u64> {
         let replaced = self.unlink(to.0, to.1);
         let Some(number) = self.find(from.0, from.1).map(|inode| inode.number) else {
@@ -281,6 +282,9 @@ impl InodeTable {
         inode.name = to.1.into();
         if let Some(stat) = created.get(to_path) {
             inode.znode.stat = *stat;
+        }
+        if let Some(acl) = acl {
+            inode.znode.acl = acl;
         }
         self.names.entry(to.0).or_default().insert(inode.name.clone(), number);
         let below = self.inodes.values_mut().filter(|inode| {
@@ -434,7 +438,7 @@ mod tests {
         let beside = add(&mut table, ROOT, "/ab", znode(8));
         let created = ["/x", "/x/b", "/x/b/f"]
             .map(|path| (path.to_string(), Stat { czxid: Zxid(20), ..Stat::default() }));
-        table.rename((ROOT, "a"), (ROOT, "x"), "/x", &HashMap::from(created));
+        table.rename((ROOT, "a"), (ROOT, "x"), "/x", &HashMap::from(created), None);
         assert!(table.find(ROOT, "a").is_none());
         assert_eq!(table.find(ROOT, "x").unwrap().number, a);
         assert_eq!(&*table.get(file).unwrap().path, "/x/b/f");
@@ -449,7 +453,7 @@ mod tests {
         let source = add(&mut table, ROOT, "/a", znode(5));
         let target = add(&mut table, ROOT, "/b", znode(6));
         let created = HashMap::from([("/b".to_string(), znode(6).stat)]);
-        assert_eq!(table.rename((ROOT, "a"), (ROOT, "b"), "/b", &created), Some(target));
+        assert_eq!(table.rename((ROOT, "a"), (ROOT, "b"), "/b", &created, None), Some(target));
         assert_eq!(table.get(target).unwrap().presence, Presence::Unlinked);
         assert_eq!(table.find(ROOT, "b").unwrap().number, source);
         assert_eq!(add(&mut table, ROOT, "/b", znode(6)), source);

@@ -199,11 +199,13 @@ impl OpenFile {
         }
     }
 
-    /// The znode was renamed, by creating it anew or by setting another's data: the value is the
-    /// same, under another version.
-    pub fn moved(&mut self, version: i32) {
-        if let Some(value) = &mut self.value {
-            value.version = version;
+    /// The znode was renamed, by creating it anew or by setting another's data: the value of version
+    /// `from` is the same as that of version `to`.
+    pub fn moved(&mut self, from: i32, to: i32) {
+        if let Some(value) = &mut self.value
+            && value.version == from
+        {
+            value.version = to;
         }
     }
 
@@ -554,6 +556,20 @@ mod tests {
         assert!(file.begin_commit().is_some());
         file.fail_commit(None);
         assert!(!file.is_changed());
+    }
+
+    #[test]
+    fn a_rename_is_no_conflict_for_who_has_read_what_was_moved() {
+        let base_version = |read_version| {
+            let mut file = OpenFile::new(READ_WRITE, SHELL, Some(value("x", read_version)));
+            assert_eq!(read(&mut file, 0), "x");
+            file.moved(4, 0);
+            file.write(0, b"y", LIMIT).unwrap();
+            let Some(Commit::ReadModify { base, .. }) = file.begin_commit() else { panic!() };
+            base.version
+        };
+        assert_eq!(base_version(4), 0);
+        assert_eq!(base_version(3), 3, "it had read an older value, and still has");
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl Filesystem {
         let null_data = Some(data.is_none());
         match self.znodes.set_data(&inode.path, data, stat.version).await {
             Ok(stat) => self.note_stat(&inode, stat, null_data),
-            // Another writer has touched it in passing.
-            Err(ServiceError::Code(ErrorCode::BadVersion)) => {}
+            // Another writer has touched it in passing; or nobody knows, and nothing is lost.
+            Err(ServiceError::Code(ErrorCode::BadVersion) | ServiceError::OutcomeUnknown) => {}
             Err(error) => return Err(errno::from_service(&error)),
         }
         Ok(())
@@ -142,7 +142,8 @@ impl Filesystem {
         }
     }
 
-    /// Replaces an ACL on condition of its version; false when another came between.
+    /// Replaces an ACL on condition of its version; false when another came between, or when the
+    /// answer was lost.
     pub(super) async fn set_acl(
         &self,
         inode: &Inode,
@@ -161,7 +162,9 @@ impl Filesystem {
                 }
                 Ok(true)
             }
-            Err(ServiceError::Code(ErrorCode::BadVersion)) => Ok(false),
+            Err(ServiceError::Code(ErrorCode::BadVersion) | ServiceError::OutcomeUnknown) => {
+                Ok(false)
+            }
             Err(error) => Err(errno::from_service(&error)),
         }
     }

@@ -50,7 +50,7 @@ impl Filesystem {
             // A directory is not created by opening it.
             return Err(Errno::EINVAL);
         }
-        let made = self.make(&directory, &znode_name, &suffix, None, mode).await?;
+        let made = self.make(&directory, &znode_name, &suffix, None, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
         Ok(self.tell(parent, made, View::Directory))
     }
@@ -74,7 +74,8 @@ impl Filesystem {
         if suffix.file_descriptor {
             return Err(Errno::EINVAL);
         }
-        let made = self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), mode).await?;
+        let made =
+            self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
         Ok(self.tell(parent, made, View::File))
     }
@@ -100,7 +101,9 @@ impl Filesystem {
         if exclusive {
             self.add_flags(caller, &mut suffix, flags)?;
         }
-        let made = self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), mode).await?;
+        let made = self
+            .make(&directory, &znode_name, &suffix, Some(Bytes::new()), (mode, exclusive))
+            .await?;
         let Ok(made) = made else {
             return self.open_found(caller, &directory, &znode_name, &suffix, flags).await;
         };
@@ -139,7 +142,7 @@ impl Filesystem {
         znode_name: &str,
         suffix: &Suffix,
         data: Option<Bytes>,
-        mode: u32,
+        (mode, exclusive): (u32, bool),
     ) -> Result<Result<Made, ()>, Errno> {
         if suffix.file_descriptor || suffix.process.is_some() {
             return Err(Errno::EOPNOTSUPP);
@@ -158,10 +161,18 @@ impl Filesystem {
             mode: suffix.create_mode(),
             ttl_ms: suffix.time_to_live_ms(),
         };
-        let (path, stat) = match self.znodes.create(&new).await {
-            Ok(created) => created,
-            Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(Err(())),
-            Err(error) => return Err(errno::from_service(&error)),
+        let mut lost = false;
+        let (path, stat) = loop {
+            match self.znodes.create(&new).await {
+                Ok(created) => break created,
+                Err(ServiceError::OutcomeUnknown) if !suffix.sequential => lost = true,
+                // Who alone may have it must not be told so, nor the contrary, on a guess.
+                Err(ServiceError::Code(ErrorCode::NodeExists)) if lost && exclusive => {
+                    return Err(Errno::ETIMEDOUT);
+                }
+                Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(Err(())),
+                Err(error) => return Err(errno::from_service(&error)),
+            }
         };
         let made_name = path::name(&path);
         let shown = naming::file_name(made_name, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
@@ -252,12 +263,14 @@ fn new_name(directory: &Directory, name: &OsStr) -> Result<(String, Suffix), Err
 /// What open flags say about reading and writing.
 pub(super) fn open_mode(flags: i32) -> OpenMode {
     let access = flags & libc::O_ACCMODE;
+    // Linux truncates whatever the access is, and asks for the permission to write.
+    let truncate = flags & libc::O_TRUNC != 0;
     OpenMode {
         read: access != libc::O_WRONLY,
-        write: access != libc::O_RDONLY,
+        write: access != libc::O_RDONLY || truncate,
         append: flags & libc::O_APPEND != 0,
         // O_SYNC includes the bit of O_DSYNC.
         synchronous: flags & libc::O_DSYNC != 0,
-        truncate: flags & libc::O_TRUNC != 0 && access != libc::O_RDONLY,
+        truncate,
     }
 }

@@ -132,10 +132,12 @@ impl Filesystem {
         };
         let has_data = stat.data_length > 0;
         let (listing, unshown) = Listing::new(children, has_data, directory.is_root());
-        if let Some(first) = unshown.first() {
+        if let Some(first) = unshown.first()
+            && !self.unshown_told.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 "{}: {} znodes are not listed because their names are longer than a file name \
-                 can be; one of them starts with {:.40}",
+                 can be; one of them starts with {:.40} (this is said once)",
                 directory.path,
                 unshown.len(),
                 first

@@ -335,7 +335,14 @@ impl Filesystem {
 }
 
 fn value_of(data: Option<Bytes>, stat: &Stat) -> Value {
-    Value { data: data.unwrap_or_default(), version: stat.version }
+    /// Smaller values are copied, so that a file open for long does not keep the whole buffer that
+    /// the value came in.
+    const COPIED_MAX: usize = 16 * 1024;
+    let data = match data {
+        Some(data) if data.len() <= COPIED_MAX => Bytes::copy_from_slice(&data),
+        data => data.unwrap_or_default(),
+    };
+    Value { data, version: stat.version }
 }
 
 /// Whether a later try may succeed.

@@ -20,7 +20,7 @@ impl Filesystem {
             FileName::Znode(znode_name) => {
                 self.settled_znode(parent, &shown).await;
                 let path = path::join(&directory.path, &znode_name);
-                match self.znodes.delete(&path, -1).await {
+                match self.delete(&path, -1).await {
                     Ok(()) => {}
                     // It got children since it was looked up.
                     Err(ServiceError::Code(ErrorCode::NotEmpty)) => return Err(Errno::EISDIR),
@@ -29,13 +29,16 @@ impl Filesystem {
             }
             FileName::Data => {
                 self.settled_znode(parent, naming::DATA).await;
-                match self.znodes.set_data(&directory.path, None, -1).await {
-                    Ok(stat) => {
-                        let inode = self.inode(parent)?;
-                        self.note_stat(&inode, stat, Some(true));
+                let stat = loop {
+                    match self.znodes.set_data(&directory.path, None, -1).await {
+                        Ok(stat) => break stat,
+                        // Twice does no harm.
+                        Err(ServiceError::OutcomeUnknown) => {}
+                        Err(error) => return Err(refusal(&error)),
                     }
-                    Err(error) => return Err(refusal(&error)),
-                }
+                };
+                let inode = self.inode(parent)?;
+                self.note_stat(&inode, stat, Some(true));
             }
             FileName::AsDirectory(_) => return Err(Errno::EISDIR),
             FileName::Status => return Err(Errno::EISDIR),
@@ -68,7 +71,7 @@ impl Filesystem {
             if expected.num_children > 0 || expected.data_length > 0 {
                 return Err(Errno::ENOTEMPTY);
             }
-            match self.znodes.delete(&path, expected.version).await {
+            match self.delete(&path, expected.version).await {
                 Ok(()) => break,
                 Err(ServiceError::Code(ErrorCode::BadVersion)) => {}
                 Err(error) => return Err(refusal(&error)),
@@ -76,6 +79,18 @@ impl Filesystem {
         }
         self.forget_name(parent, &shown);
         Ok(())
+    }
+
+    /// Deletes a znode. When an answer was lost and the znode is gone, it was us.
+    async fn delete(&self, path: &str, version: i32) -> Result<(), ServiceError> {
+        let mut lost = false;
+        loop {
+            match self.znodes.delete(path, version).await {
+                Err(ServiceError::OutcomeUnknown) => lost = true,
+                Err(ServiceError::Code(ErrorCode::NoNode)) if lost => return Ok(()),
+                result => return result,
+            }
+        }
     }
 
     /// A name is gone from its directory: files that are open go on without it.

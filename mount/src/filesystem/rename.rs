@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use fuser::Errno;
+use znodefs::wire::Response;
 use znodefs::{ErrorCode, path};
 
 use super::remove::existing_name;
@@ -29,6 +30,16 @@ pub enum RenameKind {
     NoReplace,
     /// `RENAME_EXCHANGE`.
     Exchange,
+}
+
+/// What came of a multi.
+enum Tried {
+    /// It was done.
+    Done(Vec<Response>),
+    /// Others came between: nothing was done.
+    Between,
+    /// The answer was lost.
+    Unknown,
 }
 
 /// A name in a directory, and the znode it stands for.
@@ -107,53 +118,71 @@ impl Filesystem {
         };
         let target = self.fetch(&to.path, target_known.as_ref()).await?;
         let session = self.znodes.service().session_id();
-        let operations = match target {
+        let collected = match &target {
             Some(_) if kind == RenameKind::NoReplace => return Err(Errno::EEXIST),
             Some(target) => {
-                let target_view = self.view_of(to, &target);
-                check_kinds(view, target_view, &target)?;
-                let sources = self.collect(&from.path, view).await?;
-                match target_view {
-                    View::File if sources.len() == 1 => {
-                        replace_file(&sources[0], &to.path, &target.stat, session)
-                    }
-                    _ => move_subtree(&sources, &to.path, Some(&target.stat), session),
-                }
+                check_kinds(view, self.view_of(to, target), target)?;
+                self.collect(&from.path, view).await?
             }
-            None => {
-                let sources = self.collect(&from.path, view).await?;
-                move_subtree(&sources, &to.path, None, session)
+            None => self.collect(&from.path, view).await?,
+        };
+        let Some(sources) = collected else { return Ok(false) };
+        let Some(version) = sources.first().map(|source| source.stat.version) else {
+            return Ok(false);
+        };
+        let operations = match &target {
+            Some(target) if sources.len() == 1 && self.view_of(to, target) == View::File => {
+                replace_file(&sources[0], &to.path, &target.stat, session)
+            }
+            target => {
+                let replaced = target.as_ref().map(|target| &target.stat);
+                move_subtree(&sources, &to.path, replaced, session)
             }
         };
+        let target_acl = target.as_ref().map(|target| target.acl.clone());
         let operations = operations.map_err(|_: NotOne| Errno::EXDEV)?;
-        let Some(records) = self.try_multi(&operations).await? else { return Ok(false) };
+        let records = match self.try_multi(&operations).await? {
+            Tried::Done(records) => records,
+            Tried::Between => return Ok(false),
+            // When the source is gone, it was us.
+            Tried::Unknown => match self.fetch(&from.path, None).await? {
+                Some(_) => return Ok(false),
+                None => Vec::new(),
+            },
+        };
         let stats = new_stats(&operations, &records);
+        // A target that is set stays the same znode.
+        let is_set = matches!(operations.first(), Some(Operation::Set { .. }));
+        let acl = target_acl.filter(|_| is_set);
         let (replaced, moved) = {
             let mut inodes = self.inodes.lock();
-            let replaced = inodes.rename(from.name(), to.name(), &to.path, &stats);
+            let replaced = inodes.rename(from.name(), to.name(), &to.path, &stats, acl);
             (replaced, inodes.find(to.parent, &to.shown).map(|inode| inode.number))
         };
         self.detach_files(replaced);
         if let (Some(moved), Some(stat)) = (moved, stats.get(&to.path)) {
-            for file in self.handles.files_of(moved) {
-                file.file.lock().moved(stat.version);
-            }
+            self.move_files(moved, version, stat.version);
         }
         Ok(true)
+    }
+
+    /// The value of an inode's open files has another version after a rename.
+    fn move_files(&self, inode: u64, from_version: i32, to_version: i32) {
+        for file in self.handles.files_of(inode) {
+            file.file.lock().moved(from_version, to_version);
+        }
     }
 
     fn view_of(&self, place: &Place, znode: &Znode) -> View {
         znode.view(self.inodes.lock().find(place.parent, &place.shown))
     }
 
-    /// Does a rename's operations; `None` when others came between.
-    async fn try_multi(
-        &self,
-        operations: &[Operation],
-    ) -> Result<Option<Vec<znodefs::wire::Response>>, Errno> {
+    /// Does a rename's operations.
+    async fn try_multi(&self, operations: &[Operation]) -> Result<Tried, Errno> {
         let requests = operations.iter().map(Operation::request).collect();
         match self.znodes.multi(requests).await {
-            Ok(records) => Ok(Some(records)),
+            Ok(records) => Ok(Tried::Done(records)),
+            Err(ServiceError::OutcomeUnknown) => Ok(Tried::Unknown),
             Err(ServiceError::Code(
                 ErrorCode::BadVersion
                 | ErrorCode::NoNode
@@ -166,9 +195,9 @@ impl Filesystem {
                     _ => None,
                 });
                 match parent {
-                    None => Ok(None),
+                    None => Ok(Tried::Between),
                     Some(parent) => match self.znodes.exists(parent).await {
-                        Ok(_) => Ok(None),
+                        Ok(_) => Ok(Tried::Between),
                         Err(error) => Err(errno::from_service(&error)),
                     },
                 }
@@ -179,10 +208,11 @@ impl Filesystem {
     }
 
     /// Everything at and below a path, parents before children, level by level: all requests of a
-    /// level are on their way before the first answer.
-    async fn collect(&self, path: &str, view: View) -> Result<Vec<Source>, Errno> {
+    /// level are on their way before the first answer. `None` when something below vanished
+    /// meanwhile; otherwise there is at least the path itself.
+    async fn collect(&self, root: &str, view: View) -> Result<Option<Vec<Source>>, Errno> {
         let mut sources = Vec::new();
-        let mut level = vec![path.to_string()];
+        let mut level = vec![root.to_string()];
         let mut length = 0;
         while !level.is_empty() {
             if sources.len() + level.len() > ZNODES_MAX {
@@ -198,13 +228,21 @@ impl Filesystem {
                 })
                 .collect();
             for (path, data, acl, children) in asked {
-                let failed = |error| errno::from_service(&error);
-                let (data, stat) = data.await.map_err(failed)?;
-                let (acl, _) = acl.await.map_err(failed)?;
-                if let Some(children) = children {
-                    let (names, _) = children.await.map_err(failed)?;
-                    level.extend(names.iter().map(|name| path::join(&path, name)));
-                }
+                let answers = async {
+                    let (data, stat) = data.await?;
+                    let (acl, _) = acl.await?;
+                    let names = match children {
+                        Some(children) => children.await?.0,
+                        None => Vec::new(),
+                    };
+                    Ok((data, stat, acl, names))
+                };
+                let (data, stat, acl, names) = match answers.await {
+                    Ok(answers) => answers,
+                    Err(ServiceError::Code(ErrorCode::NoNode)) if path != root => return Ok(None),
+                    Err(error) => return Err(errno::from_service(&error)),
+                };
+                level.extend(names.iter().map(|name| path::join(&path, name)));
                 length += stat.data_length.max(0) as usize + path.len();
                 if length > LENGTH_MAX {
                     return Err(Errno::EXDEV);
@@ -212,7 +250,7 @@ impl Filesystem {
                 sources.push(Source { path, data, stat, acl });
             }
         }
-        Ok(sources)
+        Ok(Some(sources))
     }
 
     /// Tries to exchange two files; false when others came between.
@@ -224,17 +262,30 @@ impl Filesystem {
             if self.view_of(place, &znode) != View::File {
                 return Err(Errno::EINVAL);
             }
-            sources.extend(self.collect(&place.path, View::File).await?);
+            sources.extend(self.collect(&place.path, View::File).await?.unwrap_or_default());
         }
         let [first, second] = sources.as_slice() else { return Ok(false) };
         if first.stat.ephemeral_owner != second.stat.ephemeral_owner {
             return Err(Errno::EINVAL);
         }
         let operations = exchange_files(first, second).map_err(|_: NotOne| Errno::EINVAL)?;
-        if self.try_multi(&operations).await?.is_none() {
-            return Ok(false);
-        }
+        let records = match self.try_multi(&operations).await? {
+            Tried::Done(records) => records,
+            Tried::Between => return Ok(false),
+            // To do it once more would undo it.
+            Tried::Unknown => return Err(Errno::ETIMEDOUT),
+        };
+        let stats = new_stats(&operations, &records);
         self.inodes.lock().exchange(one.name(), other.name());
+        for (place, moved) in [(one, second), (other, first)] {
+            let inode = {
+                let inodes = self.inodes.lock();
+                inodes.find(place.parent, &place.shown).map(|inode| inode.number)
+            };
+            if let (Some(inode), Some(stat)) = (inode, stats.get(&place.path)) {
+                self.move_files(inode, moved.stat.version, stat.version);
+            }
+        }
         Ok(true)
     }
 }

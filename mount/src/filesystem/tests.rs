@@ -509,8 +509,50 @@ async fn a_rename_is_tried_again_when_others_come_between() {
     mount.tree.before(OpCode::Multi, |tree| tree.create("/d/late", Some("x")));
     mount.rename("/d", "/e").await.unwrap();
     assert_eq!(mount.tree.data("/e/late").as_deref(), Some("x"));
+    mount.tree.create("/e/brief", Some("x"));
+    mount.inode("/e").await;
+    mount.tree.before(OpCode::GetChildren2, |_| {});
+    mount.tree.before(OpCode::GetData, |_| {});
+    mount.tree.before(OpCode::GetData, |tree| tree.delete("/e/brief"));
+    mount.rename("/e", "/f").await.unwrap();
+    assert_eq!(mount.tree.data("/f/late").as_deref(), Some("x"));
     mount.tree.before(OpCode::Multi, |tree| tree.delete("/b"));
     assert_eq!(mount.rename("/b", "/c").await, Err(Errno::ENOENT));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_found_out_where_that_is_possible() {
+    let mount = Mount::new();
+    mount.tree.create("/f", Some("x"));
+    mount.tree.lose_reply(OpCode::Delete);
+    mount.unlink("/f").await.unwrap();
+    mount.tree.create("/a", Some("1"));
+    mount.tree.create("/b", Some("2"));
+    mount.tree.lose_reply(OpCode::Multi);
+    mount.rename("/a", "/b").await.unwrap();
+    assert_eq!(mount.tree.data("/b").as_deref(), Some("1"));
+    mount.tree.lose_request(OpCode::Multi);
+    mount.rename("/b", "/c").await.unwrap();
+    assert_eq!(mount.tree.data("/c").as_deref(), Some("1"));
+    mount.tree.lose_request(OpCode::Create2);
+    mount.mkdir("/d").await.unwrap();
+    mount.tree.lose_reply(OpCode::Create2);
+    mount.create("/g", 0).await.unwrap();
+    // Whether we have made it, or somebody else, nobody can tell.
+    mount.tree.lose_reply(OpCode::Create2);
+    assert_eq!(mount.mkdir("/lock").await, Err(Errno::ETIMEDOUT));
+}
+
+#[tokio::test]
+async fn a_replaced_file_keeps_its_own_acl() {
+    let mount = Mount::new();
+    mount.tree.create("/a", Some("new"));
+    let own = Acl::parse_list("world:anyone:rwa").unwrap();
+    mount.tree.create_with("/b", Some("old"), CreateMode::Persistent, own);
+    mount.rename("/a", "/b").await.unwrap();
+    let inode = mount.inode("/b").await;
+    let acl = mount.filesystem.getxattr(inode, OsStr::new("user.znode.acl")).await;
+    assert_eq!(acl.as_deref(), Ok("world:anyone:rwa"));
 }
 
 #[tokio::test]
