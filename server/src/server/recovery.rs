@@ -15,7 +15,7 @@ use crate::persistence::{
 };
 use crate::service::Database;
 use crate::session_id::PasswordKey;
-use crate::tree::DataTree;
+use crate::tree::{DataTree, TreeRestorer};
 use crate::txn::Txn;
 
 /// The file that holds what session passwords are made with.
@@ -57,10 +57,11 @@ pub(super) fn recover(
 
 fn rebuild_tree(storage: &Storage, hash_seed: u64) -> Result<(DataTree, u64), StorageError> {
     let restored = storage.restore(|reader| {
-        let blocks = std::iter::from_fn(|| {
-            reader.next_block().map(|block| block.map(<[u8]>::to_vec)).transpose()
-        });
-        Ok(DataTree::restore(hash_seed, blocks)?)
+        let mut restorer = TreeRestorer::new(hash_seed);
+        while let Some(block) = reader.next_block()? {
+            restorer.block(block)?;
+        }
+        Ok(restorer.finish()?)
     })?;
     let (from, mut tree) = match restored {
         Some((zxid, tree)) => (zxid, tree),

@@ -18,6 +18,7 @@ mod owner;
 mod path_index;
 mod quota;
 pub mod read_request;
+mod restore;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -27,5 +28,6 @@ pub use applied::{Applied, MultiApplied, TreeEvent, put_reply};
 pub use data_tree::{CONFIG_PATH, DataTree, NodeRef, QUOTA_PATH, ZOOKEEPER_PATH, is_built_in};
 pub use owner::{OwnerKind, TTL_MS_MAX};
 pub use quota::{Quota, QuotaStats};
-pub use snapshot::{RestoreError, SnapshotCursor};
+pub use restore::{RestoreError, TreeRestorer};
+pub use snapshot::SnapshotCursor;
 pub use watch_manager::{WatchKind, WatchManager, WatchSummary, WatcherId};

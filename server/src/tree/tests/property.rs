@@ -1,14 +1,12 @@
 //! Random histories: a fuzzy snapshot with what follows replayed over it, and parts of the log
 //! applied a second time, come to the state of straight application.
 
-use std::convert::Infallible;
-
 use proptest::prelude::*;
 use znodefs::Zxid;
 
 use super::consistency;
 use crate::test_steps::{History, Step, steps};
-use crate::tree::{DataTree, SnapshotCursor};
+use crate::tree::{DataTree, SnapshotCursor, TreeRestorer};
 use crate::txn::Txn;
 
 fn replay(tree: &mut DataTree, log: &[Txn], after: Zxid) {
@@ -18,8 +16,11 @@ fn replay(tree: &mut DataTree, log: &[Txn], after: Zxid) {
 }
 
 fn restore(blocks: &[Vec<u8>]) -> DataTree {
-    let blocks = blocks.iter().cloned().map(Ok::<_, Infallible>);
-    DataTree::restore(77, blocks).unwrap()
+    let mut restorer = TreeRestorer::new(77);
+    for block in blocks {
+        restorer.block(block).unwrap();
+    }
+    restorer.finish().unwrap()
 }
 
 /// Takes one block; whether there are more.
