@@ -81,7 +81,12 @@ impl<B: Backend> CoreThread<B> {
             self.backend.resume_log();
         }
         if !effects.append.ends.is_empty() {
-            self.backend.append(std::mem::take(&mut effects.append));
+            // The next batch will be about as long: no growing, no copying.
+            let next = LogBatch {
+                bytes: Vec::with_capacity(effects.append.bytes.len()),
+                ends: Vec::with_capacity(effects.append.ends.len()),
+            };
+            self.backend.append(std::mem::replace(&mut effects.append, next));
         }
         for connection in effects.wake.drain(..) {
             connection.wake();
