@@ -10,3 +10,4 @@ mod names;
 mod options;
 mod programs;
 mod rename;
+mod semantics;
