@@ -35,7 +35,10 @@ fn a_signal_unmounts_and_ends_with_success() {
 fn umount_ends_the_process_with_success() {
     let server = Znoded::start();
     let mut mount = Mount::of(&server.address(), &[]);
-    Shell::new(Path::new("/")).run(Command::new("umount").arg(&*mount)).ok();
+    // Busy for the moment in which znode-mount itself looks whether the mount works.
+    wait_until("umount succeeds", LIMIT, || {
+        Shell::new(Path::new("/")).run(Command::new("umount").arg(&*mount)).code == 0
+    });
     let status = mount.process().wait(LIMIT).expect("it ends");
     assert!(status.success(), "{status}");
 }
