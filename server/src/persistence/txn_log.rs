@@ -354,7 +354,6 @@ impl TxnLog {
         if active.name == name {
             return Ok(());
         }
-        // Not synced: under either name the segment is found again.
         match self.disk.rename(&active.name, &name) {
             Ok(()) => {}
             Err(error) if error.is_full() => {
@@ -369,7 +368,8 @@ impl TxnLog {
             }
         });
         active.name = name;
-        Ok(())
+        // Before it has records: an old name that came back could be taken for another segment's.
+        Ok(self.disk.sync_dir()?)
     }
 
     /// Creates a segment, durable with its header before any record is written to it.
@@ -383,6 +383,10 @@ impl TxnLog {
             generation: self.options.generation,
             zxid: previous,
         };
+        // What an attempt on a full disk may have left.
+        if self.index.with(|index| index.segments.iter().all(|segment| segment.name != name)) {
+            remove_if_there(&*self.disk, &name)?;
+        }
         match create_segment(&*self.disk, &name, &header, needed, &self.options) {
             Ok(active) => {
                 self.index.with(|index| {
@@ -499,8 +503,6 @@ fn create_segment(
     needed: u64,
     options: &LogOptions,
 ) -> Result<ActiveSegment, DiskError> {
-    // What an attempt on a full disk may have left.
-    remove_if_there(disk, name)?;
     let mut file = disk.create_new(name)?;
     let end = HEADER_LENGTH as u64;
     let allocated = allocate(&mut *file, end + needed, options.preallocate)?;

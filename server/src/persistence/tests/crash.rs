@@ -124,3 +124,28 @@ proptest! {
         model.reopen();
     }
 }
+
+#[test]
+fn regression_a_new_segment_never_takes_the_name_of_a_renamed_one() {
+    // Of the emptied segment's rename only the old name came back, and the next segment wanted it.
+    let steps = [
+        Step::Append(vec![0; 10]),
+        Step::Crash,
+        Step::Append(vec![0, 0]),
+        Step::Sync,
+        Step::Crash,
+        Step::Truncate { back: 2 },
+        Step::Crash,
+        Step::Append(vec![520, 392, 1368, 48, 8, 480, 64, 24, 16, 8]),
+        Step::Sync,
+        Step::Crash,
+        Step::Append(vec![760]),
+        Step::Sync,
+        Step::Crash,
+    ];
+    for seed in 0..500 {
+        let mut model = Model::new(seed);
+        model.reopen();
+        model.run(&steps, true);
+    }
+}
