@@ -10,8 +10,12 @@ use znodefs::{Acl, ErrorCode, OpCode, Permissions, path};
 
 use super::outstanding::NodeState;
 use super::{Checked, Context, RequestProcessor};
-use crate::tree::{OwnerKind, TTL_MS_MAX, access, is_built_in};
+use crate::tree::{OwnerKind, TTL_MS_MAX, access, ephemeral_length, is_built_in};
 use crate::txn::Change;
+
+/// How much the list of a session's ephemeral znodes may take: the transaction that closes the session
+/// holds all of it, and has to fit into a record of the log (ZOOKEEPER-3496, -4306).
+const EPHEMERALS_LENGTH_MAX: usize = 32 << 20;
 
 /// How long it is silent between two complaints about soft limits, milliseconds.
 const QUOTA_WARNING_INTERVAL_MS: i64 = 1000;
@@ -68,6 +72,10 @@ impl RequestProcessor {
             return Ok(self.last_acl.clone());
         }
         let fixed = access::fixup_acl(acl, context.identities)?;
+        if acl.iter().any(|entry| entry.scheme == "auth") {
+            let left = self.expansion_left.checked_sub(access::encoded_length(&fixed));
+            self.expansion_left = left.ok_or(ErrorCode::InvalidAcl)?;
+        }
         self.last_acl = fixed.clone();
         Ok(fixed)
     }
@@ -97,6 +105,9 @@ impl RequestProcessor {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
         let data_length = create.data.as_ref().map_or(0, Bytes::len) as i32;
+        if kind.is_ephemeral() {
+            self.check_ephemerals(context, &path)?;
+        }
         self.check_quota(context, &path, 1, i64::from(data_length))?;
 
         parent.child_counter = parent.child_counter.saturating_add(1);
@@ -211,6 +222,13 @@ impl RequestProcessor {
         access::check(&node.acl, Permissions::READ, context.identities)?;
         next_version(node.version, version)?;
         Ok(Change::Check)
+    }
+
+    fn check_ephemerals(&self, context: &Context<'_>, path: &str) -> Result<(), ErrorCode> {
+        let applied = context.tree.ephemerals_length(context.session_id);
+        let prepared = self.outstanding.ephemerals_length();
+        let length = applied + prepared + ephemeral_length(path.len());
+        if length > EPHEMERALS_LENGTH_MAX { Err(ErrorCode::QuotaExceeded) } else { Ok(()) }
     }
 
     /// Usage is that of the tree, as it is for ZooKeeper: a quota may be passed by as much as is

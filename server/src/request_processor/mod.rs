@@ -24,6 +24,10 @@ use outstanding::OutstandingChanges;
 pub use sessions::SessionOwner;
 use sessions::Sessions;
 
+/// Bytes that all `auth` entries of one request may be expanded to: as much as a client can send
+/// itself.
+const EXPANSION_LENGTH_MAX: usize = 1 << 20;
+
 /// A request on its way to become a transaction.
 #[derive(Clone, Debug)]
 pub struct PendingRequest<'a> {
@@ -67,6 +71,8 @@ pub struct RequestProcessor {
     sessions: Sessions,
     /// The list that the last request gave its znode: most requests in a row use the same.
     last_acl: Arc<[Acl]>,
+    /// Bytes that `auth` entries of the request at hand may still be expanded to.
+    expansion_left: usize,
     /// When a soft limit was last complained about.
     quota_warned_ms: i64,
 }
@@ -92,6 +98,7 @@ impl RequestProcessor {
             outstanding: OutstandingChanges::new(hash_seed),
             sessions: Sessions::default(),
             last_acl: Acl::open().into(),
+            expansion_left: 0,
             quota_warned_ms: i64::MIN,
         }
     }
@@ -224,6 +231,7 @@ impl RequestProcessor {
             OpCode::Check | OpCode::DeleteContainer => return Err(ErrorCode::Unimplemented),
             _ => {}
         }
+        self.expansion_left = EXPANSION_LENGTH_MAX;
         let decoded = Request::decode(request.op_code, &mut decoder);
         match decoded.map_err(|_| ErrorCode::MarshallingError)? {
             Request::Multi(operations) => self.multi(context, operations),

@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use znodefs::{Acl, Zxid};
 
-use crate::tree::{DataTree, NodeRef, OwnerKind};
+use crate::tree::{DataTree, NodeRef, OwnerKind, ephemeral_length};
 
 /// What the checks look at of a znode.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,9 @@ pub(super) struct OutstandingChanges {
     hash_state: FixedState,
     /// Every change in order of its transaction, to know when a record is done with.
     order: VecDeque<(Zxid, u32)>,
-    /// Records of ephemeral znodes.
+    /// Records of ephemeral znodes, and what their paths take in the list of a closing session.
     ephemerals: usize,
+    ephemerals_length: usize,
     undo: Vec<Undo>,
     in_multi: bool,
 }
@@ -86,9 +87,31 @@ impl OutstandingChanges {
             hash_state: FixedState::with_seed(hash_seed),
             order: VecDeque::new(),
             ephemerals: 0,
+            ephemerals_length: 0,
             undo: Vec::new(),
             in_multi: false,
         }
+    }
+
+    /// Counts a state in, or out.
+    fn count(&mut self, path: &str, state: &Option<NodeState>, is_in: bool) {
+        if !is_ephemeral(state) {
+            return;
+        }
+        let length = ephemeral_length(path.len());
+        if is_in {
+            self.ephemerals += 1;
+            self.ephemerals_length += length;
+        } else {
+            self.ephemerals -= 1;
+            self.ephemerals_length -= length;
+        }
+    }
+
+    /// What the paths of all ephemeral znodes that are changed take in the list of a closing
+    /// session.
+    pub fn ephemerals_length(&self) -> usize {
+        self.ephemerals_length
     }
 
     fn hash(&self, path: &str) -> u64 {
@@ -128,13 +151,13 @@ impl OutstandingChanges {
     /// Says what a transaction makes of a znode.
     pub fn set(&mut self, zxid: Zxid, path: &str, state: Option<NodeState>) {
         let path = if path.is_empty() { "/" } else { path };
-        self.ephemerals += usize::from(is_ephemeral(&state));
+        self.count(path, &state, true);
         let number = match self.find(path) {
             Some(number) => {
                 if let Some(Some(record)) = self.records.get_mut(number as usize) {
                     let old_zxid = std::mem::replace(&mut record.zxid, zxid);
                     let old = std::mem::replace(&mut record.state, state);
-                    self.ephemerals -= usize::from(is_ephemeral(&old));
+                    self.count(path, &old, false);
                     if self.in_multi {
                         self.undo.push(Undo { number, before: Some((old_zxid, old)) });
                     }
@@ -174,7 +197,7 @@ impl OutstandingChanges {
 
     fn remove(&mut self, number: u32) {
         let Some(record) = self.records[number as usize].take() else { return };
-        self.ephemerals -= usize::from(is_ephemeral(&record.state));
+        self.count(&record.path, &record.state, false);
         if let Ok(entry) =
             self.index.find_entry(self.hash_state.hash_one(&*record.path), |&other| other == number)
         {
@@ -217,13 +240,15 @@ impl OutstandingChanges {
             match before {
                 None => self.remove(number),
                 Some((zxid, state)) => {
-                    let restored = usize::from(is_ephemeral(&state));
-                    if let Some(Some(record)) = self.records.get_mut(number as usize) {
-                        record.zxid = zxid;
-                        let undone = std::mem::replace(&mut record.state, state);
-                        self.ephemerals += restored;
-                        self.ephemerals -= usize::from(is_ephemeral(&undone));
-                    }
+                    let Some(Some(mut record)) =
+                        self.records.get_mut(number as usize).map(Option::take)
+                    else {
+                        continue;
+                    };
+                    self.count(&record.path, &state, true);
+                    self.count(&record.path, &record.state, false);
+                    (record.zxid, record.state) = (zxid, state);
+                    self.records[number as usize] = Some(record);
                 }
             }
         }
@@ -247,6 +272,7 @@ impl OutstandingChanges {
         self.order.clear();
         self.undo.clear();
         self.ephemerals = 0;
+        self.ephemerals_length = 0;
         self.in_multi = false;
     }
 }

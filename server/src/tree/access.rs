@@ -1,6 +1,7 @@
 //! Who may do what: matching ACL entries with a connection's identities, and bringing the lists
 //! that clients send into the form that is stored (`ZooKeeperServer.checkACL`, `fixupACL`). No I/O.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,6 +76,17 @@ fn ip_matches(network: &str, address: &str) -> bool {
     }
 }
 
+/// How long a list may become by `auth` entries, in bytes: many entries times many identities
+/// would be far more than any client sends.
+const EXPANDED_LENGTH_MAX: usize = 1 << 20;
+/// Longer lists are searched for duplicates with the help of a table.
+const SHORT_LIST_LENGTH_MAX: usize = 32;
+
+/// About how many bytes a list takes in a transaction.
+pub fn encoded_length(acl: &[Acl]) -> usize {
+    acl.iter().map(|entry| 12 + entry.scheme.len() + entry.id.len()).sum()
+}
+
 /// The list as it is stored: duplicates dropped, `auth` entries replaced by the identities that the
 /// connection has proved. [`ErrorCode::InvalidAcl`] when it is empty, names an unknown scheme or a
 /// malformed id, or has an `auth` entry for a connection that has proved nothing.
@@ -85,8 +97,13 @@ pub fn fixup_acl(acl: &[Acl], identities: &[Identity]) -> Result<Arc<[Acl]>, Err
         return Ok(Arc::new([entry.clone()]));
     }
     let mut fixed = Vec::with_capacity(acl.len());
+    let mut seen = HashSet::new();
     for (place, entry) in acl.iter().enumerate() {
-        if acl[..place].contains(entry) {
+        let is_new = match acl.len() > SHORT_LIST_LENGTH_MAX {
+            true => seen.insert(entry),
+            false => !acl[..place].contains(entry),
+        };
+        if !is_new {
             continue;
         }
         match entry.scheme.as_str() {
@@ -109,6 +126,10 @@ fn expand_auth(
     // An address is known of everybody and proves nothing; `super` is no scheme of entries.
     let proved = |identity: &&Identity| !matches!(identity.scheme.as_str(), "ip" | SUPER_SCHEME);
     let before = fixed.len();
+    let expanded: usize = identities.iter().map(|one| 12 + one.scheme.len() + one.id.len()).sum();
+    if encoded_length(fixed).saturating_add(expanded) > EXPANDED_LENGTH_MAX {
+        return Err(ErrorCode::InvalidAcl);
+    }
     fixed.extend(identities.iter().filter(proved).map(|identity| Acl {
         permissions: entry.permissions,
         scheme: identity.scheme.clone(),
@@ -225,6 +246,25 @@ mod tests {
         ];
         let fixed = fixup_acl(&acl("auth::rw,auth::rw,world:anyone:r"), &identities).unwrap();
         assert_eq!(Acl::format_list(&fixed), "digest:bob:h=:rw,digest:eve:i=:rw,world:anyone:r");
+    }
+
+    #[test]
+    fn many_auth_entries_and_many_identities_do_not_multiply_without_end() {
+        let id = "x".repeat(1000);
+        let identities: Vec<_> =
+            (0..100).map(|number| identity("digest", &format!("{number}:{id}"))).collect();
+        let entries: Vec<Acl> = (1..1000)
+            .map(|bits| Acl {
+                permissions: Permissions(bits),
+                scheme: "auth".into(),
+                id: String::new(),
+            })
+            .collect();
+        assert!(fixup_acl(&entries[..5], &identities).is_ok());
+        assert_eq!(fixup_acl(&entries, &identities), Err(ErrorCode::InvalidAcl));
+        let mut twice = vec![Acl::world(Permissions::READ); 100];
+        twice.push(Acl::world(Permissions::WRITE));
+        assert_eq!(fixup_acl(&twice, &[]).unwrap().len(), 2);
     }
 
     #[test]

@@ -26,13 +26,27 @@ pub fn is_built_in(path: &str) -> bool {
     matches!(path, "/" | ZOOKEEPER_PATH | QUOTA_PATH | CONFIG_PATH)
 }
 
+/// What a path of so many bytes takes in the list of a closing session's ephemeral znodes, encoded
+/// or decoded.
+pub fn ephemeral_length(path_length: usize) -> usize {
+    path_length + 32
+}
+
+/// The ephemeral znodes of one session.
+#[derive(Debug, Default)]
+pub(super) struct SessionEphemerals {
+    pub numbers: BTreeSet<NodeNumber>,
+    /// What their paths take in the list of the closing session.
+    pub length: usize,
+}
+
 /// The replicated state: znodes, ACLs, sessions and how far it has come.
 #[derive(Debug)]
 pub struct DataTree {
     pub(super) store: NodeStore,
     pub(super) index: PathIndex,
     pub(super) acls: AclTable,
-    pub(super) ephemerals: HashMap<SessionId, BTreeSet<NodeNumber>>,
+    pub(super) ephemerals: HashMap<SessionId, SessionEphemerals>,
     pub(super) ephemerals_count: usize,
     pub(super) containers: BTreeSet<NodeNumber>,
     pub(super) with_ttl: BTreeSet<NodeNumber>,
@@ -105,7 +119,10 @@ impl DataTree {
         match OwnerKind::from_stored(stored_owner) {
             OwnerKind::Persistent => {}
             OwnerKind::Ephemeral(session) => {
-                if self.ephemerals.entry(session).or_default().insert(number) {
+                let length = ephemeral_length(self.path_length(number));
+                let ephemerals = self.ephemerals.entry(session).or_default();
+                if ephemerals.numbers.insert(number) {
+                    ephemerals.length += length;
                     self.ephemerals_count += 1;
                 }
             }
@@ -122,11 +139,13 @@ impl DataTree {
         match OwnerKind::from_stored(self.store.view(number).ephemeral_owner()) {
             OwnerKind::Persistent => {}
             OwnerKind::Ephemeral(session) => {
-                let Some(numbers) = self.ephemerals.get_mut(&session) else { return };
-                if numbers.remove(&number) {
+                let length = ephemeral_length(self.path_length(number));
+                let Some(ephemerals) = self.ephemerals.get_mut(&session) else { return };
+                if ephemerals.numbers.remove(&number) {
+                    ephemerals.length -= length;
                     self.ephemerals_count -= 1;
                 }
-                if numbers.is_empty() {
+                if ephemerals.numbers.is_empty() {
                     self.ephemerals.remove(&session);
                 }
             }
@@ -165,6 +184,18 @@ impl DataTree {
 
     pub(super) fn node_ref(&self, number: NodeNumber) -> NodeRef<'_> {
         NodeRef { tree: self, number, node: self.store.view(number) }
+    }
+
+    /// The length of a znode's path in bytes, the root's being 0.
+    pub(super) fn path_length(&self, number: NodeNumber) -> usize {
+        let mut length = 0;
+        let mut current = number;
+        while current != ROOT && current != NONE {
+            let node = self.store.view(current);
+            length += 1 + node.name_bytes().len();
+            current = node.parent;
+        }
+        length
     }
 
     /// The path of a znode, put together from the names of its ancestors.
@@ -223,8 +254,13 @@ impl DataTree {
 
     /// The paths of a session's ephemeral znodes.
     pub fn ephemerals(&self, session_id: SessionId) -> impl Iterator<Item = String> + '_ {
-        let numbers = self.ephemerals.get(&session_id).into_iter().flatten();
-        numbers.map(|&number| self.path_of(number))
+        let ephemerals = self.ephemerals.get(&session_id).into_iter();
+        ephemerals.flat_map(|one| &one.numbers).map(|&number| self.path_of(number))
+    }
+
+    /// What the paths of a session's ephemeral znodes take in the list of its closing, bytes.
+    pub fn ephemerals_length(&self, session_id: SessionId) -> usize {
+        self.ephemerals.get(&session_id).map_or(0, |one| one.length)
     }
 
     /// The sessions that own ephemeral znodes, in no order.

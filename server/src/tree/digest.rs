@@ -23,8 +23,8 @@ impl DataTree {
         (self.acls.count(), self.containers.len(), self.with_ttl.len()).hash(&mut hasher);
 
         let mut owned = 0_u64;
-        for (session_id, numbers) in &self.ephemerals {
-            for &number in numbers {
+        for (session_id, ephemerals) in &self.ephemerals {
+            for &number in &ephemerals.numbers {
                 owned = owned.wrapping_add(state.hash_one((session_id, self.path_of(number))));
             }
         }

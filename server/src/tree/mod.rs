@@ -25,7 +25,9 @@ mod tests;
 mod watch_manager;
 
 pub use applied::{Applied, MultiApplied, TreeEvent, put_reply};
-pub use data_tree::{CONFIG_PATH, DataTree, NodeRef, QUOTA_PATH, ZOOKEEPER_PATH, is_built_in};
+pub use data_tree::{
+    CONFIG_PATH, DataTree, NodeRef, QUOTA_PATH, ZOOKEEPER_PATH, ephemeral_length, is_built_in,
+};
 pub use owner::{OwnerKind, TTL_MS_MAX};
 pub use quota::{Quota, QuotaStats};
 pub use restore::{RestoreError, TreeRestorer};

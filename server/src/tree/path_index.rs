@@ -32,13 +32,16 @@ impl PathHasher {
         hasher.finish() as u32
     }
 
-    /// The hash of a path that starts with `/`.
+    /// The hash of a path, or of any text.
     pub fn path(&self, path: &str) -> u32 {
-        if path.len() <= 1 {
+        let Some(inner) = path.strip_prefix('/') else {
+            // No path at all; but watches may be set on any text.
+            return self.child(!PathHasher::ROOT_HASH, path.as_bytes());
+        };
+        if inner.is_empty() {
             return PathHasher::ROOT_HASH;
         }
-        let components = path[1..].split('/');
-        components.fold(PathHasher::ROOT_HASH, |hash, name| self.child(hash, name.as_bytes()))
+        inner.split('/').fold(PathHasher::ROOT_HASH, |hash, name| self.child(hash, name.as_bytes()))
     }
 }
 
@@ -51,7 +54,7 @@ fn shard_of(hash: u32) -> usize {
 }
 
 /// Spreads the other bits over the two ends of the word that a table uses.
-fn spread(hash: u32) -> u64 {
+pub(super) fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 

@@ -11,6 +11,10 @@ use super::data_tree::{DataTree, NodeRef};
 use super::watch_manager::WatchKind;
 use crate::txn::Identity;
 
+/// How long the reply to a multiRead may grow, bytes, before operations are refused: one request of a
+/// megabyte could ask for the same megabyte ten thousand times.
+const MULTI_READ_LENGTH_MAX: usize = 16 << 20;
+
 /// What came of a read. The reply's record was appended exactly when there is no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOutcome<'r> {
@@ -196,10 +200,12 @@ fn multi_read(tree: &DataTree, reader: Reader<'_>, operations: &[Request<'_>], o
         put_boolean(out, done);
         out.put_i32(error);
     };
+    let first = out.len();
     for operation in operations {
         let start = out.len();
         put_header(out, operation.op_code() as i32, false, 0);
         let result = match (operation.op_code(), operation) {
+            _ if start - first > MULTI_READ_LENGTH_MAX => Err(ErrorCode::ThrottledOp),
             (OpCode::GetData, Request::GetData { path, .. }) => get_data(tree, reader, path, out),
             (OpCode::GetChildren, Request::GetChildren { path, .. }) => {
                 get_children(tree, reader, path, out).map(|_| ())

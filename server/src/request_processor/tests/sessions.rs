@@ -58,6 +58,39 @@ fn closing_takes_applied_and_prepared_ephemerals_but_not_deleted_ones() {
 }
 
 #[test]
+fn the_list_of_a_sessions_ephemerals_stays_within_a_record_of_the_log() {
+    // ZOOKEEPER-3496, -4306: whatever a session creates, its closing can be written and read.
+    let mut replica = TestReplica::new();
+    let name = "n".repeat(1 << 20);
+    let mut made = 0;
+    let refused = loop {
+        let path = format!("/{name}{made}");
+        let txn = replica.prepare_as(SESSION, &create_mode(&path, Ephemeral));
+        if made % 4 == 0 {
+            replica.apply_all();
+        }
+        match txn.body {
+            TxnBody::Error(code) => break code,
+            _ => made += 1,
+        }
+    };
+    assert_eq!(refused, ErrorCode::QuotaExceeded.code());
+    assert!((30..32).contains(&made), "{made}");
+    replica.apply_all();
+    replica.write_as(OTHER, &create_mode("/e", Ephemeral)).unwrap();
+    replica.close_session(SESSION);
+    let closing = replica.log.pop().unwrap();
+    let mut record = Vec::new();
+    crate::codec::encode_into(&closing, &mut record).unwrap();
+    assert!(record.len() > 30 << 20);
+    let decoded: crate::txn::Txn = crate::codec::decode(&record).unwrap();
+    assert_eq!(decoded, closing);
+    replica.apply_all();
+    assert_eq!(replica.tree.ephemerals_count(), 1);
+    assert_eq!(replica.tree.ephemerals_length(SESSION), 0);
+}
+
+#[test]
 fn nothing_of_a_session_is_taken_behind_its_closing() {
     let mut replica = TestReplica::new();
     replica.close_session(SESSION);

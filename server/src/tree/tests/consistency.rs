@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tree::data_tree::DataTree;
+use crate::tree::data_tree::{DataTree, ephemeral_length};
 use crate::tree::node_store::{NONE, NodeNumber, ROOT};
 use crate::tree::owner::OwnerKind;
 
@@ -40,8 +40,13 @@ pub(super) fn check(tree: &DataTree) {
     let in_use = (0..tree.store.length()).filter(|&number| tree.store.get(number).is_some());
     assert_eq!(in_use.count(), tree.store.count());
     assert_eq!(tree.data_size, data_size);
-    let indexed: BTreeMap<_, _> = tree.ephemerals.clone().into_iter().collect();
+    let indexed: BTreeMap<_, _> =
+        tree.ephemerals.iter().map(|(&session, one)| (session, one.numbers.clone())).collect();
     assert_eq!(indexed, ephemerals);
+    for (&session_id, numbers) in &ephemerals {
+        let length = |&number: &NodeNumber| ephemeral_length(tree.path_of(number).len());
+        assert_eq!(tree.ephemerals_length(session_id), numbers.iter().map(length).sum());
+    }
     assert_eq!(tree.ephemerals_count, ephemerals.values().map(BTreeSet::len).sum::<usize>());
     assert_eq!(tree.containers, containers);
     assert_eq!(tree.with_ttl, with_ttl);

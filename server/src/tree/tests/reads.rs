@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use znodefs::wire::CreateMode::*;
 use znodefs::wire::request::CreateRequest;
 use znodefs::wire::response::ClientInfo;
-use znodefs::wire::{Request, Response};
+use znodefs::wire::{MultiResult, Request, Response};
 use znodefs::{Acl, ErrorCode};
 
 use crate::test_replica::*;
@@ -84,6 +84,19 @@ fn ephemerals_are_found_by_plain_text_prefix() {
         names.sort();
         assert_eq!(names, expected, "{prefix_path:?}");
     }
+}
+
+#[test]
+fn a_multi_read_of_the_same_megabyte_over_and_over_ends_in_refusals() {
+    let mut replica = TestReplica::new();
+    let data = Some(Bytes::from(vec![7; 1 << 20]));
+    let request = CreateRequest::new("/big", data, Acl::open(), Persistent, 0);
+    replica.write(&Request::Create(request)).unwrap();
+    let read = Request::GetData { path: "/big", watch: false };
+    let answered = replica.read(&Request::MultiRead(vec![read; 100]));
+    let Ok(Response::Multi(results)) = answered else { panic!("no results") };
+    let refused = MultiResult::Error(ErrorCode::ThrottledOp.code());
+    assert_eq!(results.iter().filter(|result| **result == refused).count(), 84);
 }
 
 #[test]

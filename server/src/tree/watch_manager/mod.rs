@@ -18,6 +18,7 @@ use hashbrown::{HashMap, HashTable};
 use znodefs::path;
 use znodefs::wire::{AddWatchMode, EventType, WatcherType};
 
+use super::path_index::{PathHasher, spread};
 use slab::{NONE, Slab};
 
 /// A connection that watches. Numbers must not be used again for another connection before
@@ -84,6 +85,7 @@ fn bits_of(watcher_type: WatcherType) -> Kinds {
 #[derive(Debug)]
 struct WatchedPath {
     path: Box<str>,
+    hash: u32,
     first: u32,
 }
 
@@ -123,6 +125,7 @@ pub struct WatchSummary {
 #[derive(Debug)]
 pub struct WatchManager {
     hash_state: FixedState,
+    path_hasher: PathHasher,
     paths: Slab<WatchedPath>,
     path_index: HashTable<u32>,
     watchers: Slab<Watcher>,
@@ -142,6 +145,7 @@ impl WatchManager {
         let hash_state = FixedState::with_seed(hash_seed);
         WatchManager {
             hash_state: hash_state.clone(),
+            path_hasher: PathHasher::new(hash_seed),
             paths: Slab::new(),
             path_index: HashTable::new(),
             watchers: Slab::new(),
@@ -185,16 +189,28 @@ impl WatchManager {
             EventType::None | EventType::Unknown(_) => return,
         };
         self.trigger += 1;
+        if wanted & RECURSIVE != 0 && self.recursive_count > 0 {
+            self.trigger_ancestors(path, tell);
+        }
         if let Some(number) = self.find_path(path) {
             self.trigger_path(number, wanted, tell);
         }
-        if wanted & RECURSIVE != 0 && self.recursive_count > 0 {
-            let mut ancestor = path;
-            while let Some(parent) = path::parent(ancestor) {
-                if let Some(number) = self.find_path(parent) {
-                    self.trigger_ancestor(number, tell);
-                }
-                ancestor = parent;
+    }
+
+    /// Tells who watches an ancestor recursively. The hash of each ancestor is a step on the way to
+    /// that of the path.
+    fn trigger_ancestors(&mut self, path: &str, tell: &mut impl FnMut(WatcherId)) {
+        let Some(parent) = path::parent(path) else { return };
+        let mut hash = PathHasher::ROOT_HASH;
+        let mut end = 0;
+        if let Some(number) = self.find_path_hashed("/", hash) {
+            self.trigger_ancestor(number, tell);
+        }
+        for name in parent[1..].split('/').filter(|name| !name.is_empty()) {
+            hash = self.path_hasher.child(hash, name.as_bytes());
+            end += 1 + name.len();
+            if let Some(number) = self.find_path_hashed(&path[..end], hash) {
+                self.trigger_ancestor(number, tell);
             }
         }
     }
@@ -310,15 +326,22 @@ impl WatchManager {
     }
 
     fn find_path(&self, path: &str) -> Option<u32> {
-        let hash = self.hash_state.hash_one(path);
-        self.path_index.find(hash, |&number| *self.paths[number].path == *path).copied()
+        self.find_path_hashed(path, self.path_hasher.path(path))
+    }
+
+    fn find_path_hashed(&self, path: &str, hash: u32) -> Option<u32> {
+        let matches = |&number: &u32| {
+            let watched = &self.paths[number];
+            watched.hash == hash && *watched.path == *path
+        };
+        self.path_index.find(spread(hash), matches).copied()
     }
 
     fn insert_path(&mut self, path: &str) -> u32 {
-        let number = self.paths.insert(WatchedPath { path: path.into(), first: NONE });
-        let (paths, state) = (&self.paths, &self.hash_state);
-        let hash = |&number: &u32| state.hash_one(&*paths[number].path);
-        self.path_index.insert_unique(hash(&number), number, hash);
+        let hash = self.path_hasher.path(path);
+        let number = self.paths.insert(WatchedPath { path: path.into(), hash, first: NONE });
+        let paths = &self.paths;
+        self.path_index.insert_unique(spread(hash), number, |&other| spread(paths[other].hash));
         number
     }
 
@@ -418,7 +441,7 @@ impl WatchManager {
     }
 
     fn remove_path(&mut self, number: u32) {
-        let hash = self.hash_state.hash_one(&*self.paths[number].path);
+        let hash = spread(self.paths[number].hash);
         if let Ok(entry) = self.path_index.find_entry(hash, |&other| other == number) {
             entry.remove();
         }

@@ -92,6 +92,23 @@ fn recursive_watches_see_descendants_but_no_namesakes_and_no_child_changes() {
 }
 
 #[test]
+fn ancestors_are_found_at_every_depth_and_whatever_stands_where_a_path_should() {
+    let mut manager = manager(&[
+        ("/", A, WatchKind::PersistentRecursive),
+        ("/a/b", B, WatchKind::PersistentRecursive),
+        ("no path", B, WatchKind::Data),
+        ("/a/b/", B, WatchKind::Data),
+    ]);
+    for (path, expected) in [("/", vec![A]), ("/x", vec![A]), ("/a", vec![A]), ("/a/b", vec![A, B])]
+    {
+        assert_eq!(told(&mut manager, NodeDataChanged, path), expected, "{path}");
+    }
+    assert_eq!(told(&mut manager, NodeDataChanged, "/a/b/c/d"), [A, B]);
+    assert_eq!(told(&mut manager, NodeDataChanged, "/a/bc/d"), [A]);
+    assert!(manager.check("no path", B, WatcherType::Data));
+}
+
+#[test]
 fn watches_are_checked_and_removed_by_type_and_exact_path() {
     let kinds = [
         (WatchKind::Children, WatcherType::Children),
