@@ -115,6 +115,15 @@ fn respond_xattr(reply: ReplyXattr, result: Result<Vec<u8>, Errno>, size: u32) {
     }
 }
 
+/// The flags of a creation without an O_NONBLOCK that is not meant for us: tar(1) opens every file
+/// it unpacks with O_EXCL and O_NONBLOCK, for writing alone, with a mode from which it has taken its
+/// umask itself. Whoever can read the name back, or leaves the mode to the umask as dd(1) and the
+/// shells do, asks for a sequential znode.
+fn creation_flags(flags: i32, mode: u32, umask: u32) -> i32 {
+    let reads = flags & libc::O_ACCMODE != libc::O_WRONLY;
+    if reads || mode & umask & 0o777 != 0 { flags } else { flags & !libc::O_NONBLOCK }
+}
+
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -122,6 +131,8 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             // Operations in one directory do not wait for each other.
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // Whether a caller leaves its mode to the umask tells tar's O_NONBLOCK from ours.
+            InitFlags::FUSE_DONT_MASK,
             // There are no set-user-id files here that a write would have to clear.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             // Locks that hold on this machine only would be a lie: refused until they hold on all.
@@ -192,10 +203,11 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        let mode = mode & !umask;
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work =
             move |fs: Arc<Filesystem>| async move { fs.mknod(caller, parent.0, &name, mode).await };
@@ -208,9 +220,10 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
+        let mode = mode & !umask;
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work =
             move |fs: Arc<Filesystem>| async move { fs.mkdir(caller, parent.0, &name, mode).await };
@@ -283,10 +296,12 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let flags = creation_flags(flags, mode, umask);
+        let mode = mode & !umask;
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work = move |fs: Arc<Filesystem>| async move {
             fs.create(caller, parent.0, &name, mode, flags).await
@@ -609,5 +624,21 @@ impl fuser::Filesystem for Adapter {
     ) {
         // The kernel then says that files are always ready, as for any other file system.
         reply.error(Errno::ENOSYS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dd_asks_for_a_sequential_znode_and_tar_does_not() {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NONBLOCK;
+        assert_eq!(creation_flags(flags, 0o666, 0o022), flags, "dd conv=excl oflag=nonblock");
+        let without = flags & !libc::O_NONBLOCK;
+        assert_eq!(creation_flags(flags, 0o600, 0), without, "tar as root");
+        assert_eq!(creation_flags(flags, 0o644, 0o022), without, "tar as a user");
+        let readable = flags & !libc::O_ACCMODE | libc::O_RDWR;
+        assert_eq!(creation_flags(readable, 0o600, 0), readable, "the name can be read back");
     }
 }

@@ -127,10 +127,7 @@ impl Filesystem {
             }
             suffix.ephemeral = true;
         }
-        // Only a descriptor that can read back the name asks for a counter by flag: tar(1) opens
-        // every file it unpacks with O_EXCL and O_NONBLOCK, for writing alone.
-        let reads = flags & libc::O_ACCMODE != libc::O_WRONLY;
-        suffix.sequential |= reads && flags & libc::O_NONBLOCK != 0;
+        suffix.sequential |= flags & libc::O_NONBLOCK != 0;
         suffix.file_descriptor |= flags & libc::O_ASYNC != 0;
         if suffix.is_consistent() { Ok(()) } else { Err(Errno::EINVAL) }
     }

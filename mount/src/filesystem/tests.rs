@@ -432,10 +432,6 @@ async fn suffixes_and_flags_say_how_a_znode_is_created() {
     assert!(opened.is_stream);
     assert_eq!(mount.read(opened.handle, 0).await, "m-0000000002\n");
     assert_eq!(mount.tree.stat("/q/m-0000000002").unwrap().ephemeral_owner, OURS);
-    // tar opens so, for writing alone, and means nothing by it.
-    let flags = libc::O_WRONLY | libc::O_EXCL | libc::O_NONBLOCK;
-    mount.create("/q/unpacked", flags).await.unwrap();
-    assert!(mount.tree.stat("/q/unpacked").is_some());
     for name in ["/a@ttl=x", "/a@eph,eph", "/a@pid=0", "/a@container,seq", "/@eph"] {
         assert_eq!(mount.mkdir(name).await, Err(Errno::EINVAL), "{name}");
         assert_eq!(mount.create(name, 0).await.map(drop), Err(Errno::EINVAL), "{name}");
