@@ -174,7 +174,8 @@ pub struct LoadedConfig {
 
 impl ServerConfig {
     /// One replica without an ensemble, its data in `data_dir`, everything else by default. Old
-    /// snapshots are removed by themselves, since nobody set a policy.
+    /// snapshots are removed by themselves, since nobody set a policy, and znodes may have a time to
+    /// live, since nobody has to be compatible with older servers.
     pub fn standalone(data_dir: impl Into<PathBuf>, client_address: SocketAddr) -> ServerConfig {
         let tick = Duration::from_secs(2);
         ServerConfig {
@@ -184,6 +185,7 @@ impl ServerConfig {
             session_timeout_max: tick * 20,
             tick,
             purge: Some(PurgePolicy { snapshots_kept: 3, interval: Duration::ZERO }),
+            extended_types: true,
             ..ServerConfig::zookeeper_defaults()
         }
     }
