@@ -75,7 +75,7 @@ struct Settings {
 pub struct Entry {
     /// The attributes; their `ino` is the inode's number.
     pub attributes: FileAttr,
-    /// Tells two inodes of one number apart: the transaction that created the znode.
+    /// Tells two inodes of one number apart.
     pub generation: u64,
 }
 
@@ -366,7 +366,7 @@ impl Filesystem {
 
     /// The entry that tells the kernel of an inode.
     fn entry(&self, inode: &Inode) -> Entry {
-        Entry { attributes: self.attributes(inode), generation: inode.czxid().0 as u64 }
+        Entry { attributes: self.attributes(inode), generation: inode.generation }
     }
 
     /// What stat(2) shows of an inode.

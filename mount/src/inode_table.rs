@@ -100,6 +100,9 @@ pub struct Inode {
     pub znode: Znode,
     /// Whether the znode still exists; the kernel may have the inode open when it does not.
     pub presence: Presence,
+    /// Tells two inodes of one number apart: the kernel takes an inode whose generation changes for
+    /// another. It is the transaction that created the first znode the inode stood for.
+    pub generation: u64,
     /// How often the kernel was told of it and has not forgotten it.
     lookups: u64,
 }
@@ -129,6 +132,7 @@ impl InodeTable {
             path: "/".into(),
             znode: root,
             presence: Presence::Live,
+            generation: 0,
             lookups: 1,
         };
         InodeTable { inodes: HashMap::from([(ROOT, root)]), names: HashMap::new() }
@@ -185,8 +189,17 @@ impl InodeTable {
         let name: Arc<str> = name.into();
         self.names.entry(parent).or_default().insert(name.clone(), number);
         let path = path.into();
-        let presence = Presence::Live;
-        let inode = Inode { number, parent, name, view, path, znode, presence, lookups: 0 };
+        let inode = Inode {
+            number,
+            parent,
+            name,
+            view,
+            path,
+            presence: Presence::Live,
+            generation: znode.stat.czxid.0 as u64,
+            lookups: 0,
+            znode,
+        };
         self.inodes.insert(number, inode);
         number
     }
@@ -445,6 +458,7 @@ mod tests {
         assert_eq!(&*table.get(beside).unwrap().path, "/ab");
         // The kernel goes on with the same inodes.
         assert_eq!(add(&mut table, b, "/x/b/f", znode(20)), file);
+        assert_eq!(table.get(file).unwrap().generation, 7);
     }
 
     #[test]

@@ -271,9 +271,12 @@ impl OpenFile {
         self.changes.length(committed)
     }
 
-    /// The length that a stat of the file is to show while changes are pending; `None` when there
-    /// are none. `length` is that of the znode's value.
+    /// The length that a stat of the file is to show while changes are pending, or once the file is
+    /// all that is left of its znode; `None` otherwise. `length` is that of the znode's value.
     pub fn pending_length(&self, length: usize) -> Option<usize> {
+        if self.detached && self.value.is_some() {
+            return Some(self.size_known());
+        }
         if self.changes.is_empty() && self.committing.is_none() {
             return None;
         }

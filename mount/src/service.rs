@@ -266,17 +266,16 @@ impl Znodes {
         answer!(self.service.submit(&request), Response::Number(number) => number)
     }
 
-    /// Several writes as one: the records of each, or the first error.
+    /// Several writes as one: the transaction and the records of each, or the first error.
     pub fn multi(
         &self,
         operations: Vec<Request<'_>>,
-    ) -> impl Future<Output = Outcome<Vec<Response>>> + Send + use<> {
+    ) -> impl Future<Output = Outcome<(Zxid, Vec<Response>)>> + Send + use<> {
         let pending = self.service.submit(&Request::Multi(operations));
         async move {
-            let Response::Multi(results) = pending.await?.response else {
-                return Err(ServiceError::Protocol);
-            };
-            multi_records(results)
+            let Reply { zxid, response } = pending.await?;
+            let Response::Multi(results) = response else { return Err(ServiceError::Protocol) };
+            Ok((zxid, multi_records(results)?))
         }
     }
 }

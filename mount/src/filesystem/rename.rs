@@ -1,10 +1,11 @@
 //! `RENAME`: one multi, or `EXDEV` so that mv(1) copies.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use fuser::Errno;
 use znodefs::wire::Response;
-use znodefs::{ErrorCode, path};
+use znodefs::{ErrorCode, Zxid, path};
 
 use super::remove::existing_name;
 use super::rename_plan::{
@@ -34,8 +35,8 @@ pub enum RenameKind {
 
 /// What came of a multi.
 enum Tried {
-    /// It was done.
-    Done(Vec<Response>),
+    /// It was done, by this transaction.
+    Done(Zxid, Vec<Response>),
     /// Others came between: nothing was done.
     Between,
     /// The answer was lost.
@@ -141,16 +142,15 @@ impl Filesystem {
         };
         let target_acl = target.as_ref().map(|target| target.acl.clone());
         let operations = operations.map_err(|_: NotOne| Errno::EXDEV)?;
-        let records = match self.try_multi(&operations).await? {
-            Tried::Done(records) => records,
+        let stats = match self.try_multi(&operations).await? {
+            Tried::Done(zxid, records) => new_stats(&operations, &records, zxid),
             Tried::Between => return Ok(false),
             // When the source is gone, it was us.
             Tried::Unknown => match self.fetch(&from.path, None).await? {
                 Some(_) => return Ok(false),
-                None => Vec::new(),
+                None => HashMap::new(),
             },
         };
-        let stats = new_stats(&operations, &records);
         // A target that is set stays the same znode.
         let is_set = matches!(operations.first(), Some(Operation::Set { .. }));
         let acl = target_acl.filter(|_| is_set);
@@ -181,7 +181,7 @@ impl Filesystem {
     async fn try_multi(&self, operations: &[Operation]) -> Result<Tried, Errno> {
         let requests = operations.iter().map(Operation::request).collect();
         match self.znodes.multi(requests).await {
-            Ok(records) => Ok(Tried::Done(records)),
+            Ok((zxid, records)) => Ok(Tried::Done(zxid, records)),
             Err(ServiceError::OutcomeUnknown) => Ok(Tried::Unknown),
             Err(ServiceError::Code(
                 ErrorCode::BadVersion
@@ -269,13 +269,12 @@ impl Filesystem {
             return Err(Errno::EINVAL);
         }
         let operations = exchange_files(first, second).map_err(|_: NotOne| Errno::EINVAL)?;
-        let records = match self.try_multi(&operations).await? {
-            Tried::Done(records) => records,
+        let stats = match self.try_multi(&operations).await? {
+            Tried::Done(zxid, records) => new_stats(&operations, &records, zxid),
             Tried::Between => return Ok(false),
             // To do it once more would undo it.
             Tried::Unknown => return Err(Errno::ETIMEDOUT),
         };
-        let stats = new_stats(&operations, &records);
         self.inodes.lock().exchange(one.name(), other.name());
         for (place, moved) in [(one, second), (other, first)] {
             let inode = {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use znodefs::wire::{FRAME_LENGTH_MAX_DEFAULT, Request, Response};
-use znodefs::{Acl, CreateMode, SessionId, Stat};
+use znodefs::{Acl, CreateMode, SessionId, Stat, Zxid};
 
 use crate::service::NewZnode;
 
@@ -161,14 +161,27 @@ fn fits(operations: Vec<Operation>) -> Result<Vec<Operation>, NotOne> {
     if length > LENGTH_MAX { Err(NotOne::TooLarge) } else { Ok(operations) }
 }
 
-/// The new stat of every znode that was created or set, by path.
-pub fn new_stats(operations: &[Operation], records: &[Response]) -> HashMap<String, Stat> {
+/// The new stat of every znode that was created or set by this transaction, by path. Apache's
+/// servers tell only the path of what a multi has created: then it holds what is sure.
+pub fn new_stats(
+    operations: &[Operation],
+    records: &[Response],
+    zxid: Zxid,
+) -> HashMap<String, Stat> {
     let pairs = operations.iter().zip(records);
-    let stats = pairs.filter_map(|(operation, record)| match record {
-        Response::Created { stat, .. } | Response::Stat(stat) => {
-            Some((operation.path().to_string(), *stat))
-        }
-        _ => None,
+    let stats = pairs.filter_map(|(operation, record)| {
+        let stat = match (operation, record) {
+            (_, Response::Created { stat, .. } | Response::Stat(stat)) => *stat,
+            (Operation::Create { data, .. }, _) => Stat {
+                czxid: zxid,
+                mzxid: zxid,
+                pzxid: zxid,
+                data_length: data.as_ref().map_or(0, |data| data.len() as i32),
+                ..Stat::default()
+            },
+            _ => return None,
+        };
+        Some((operation.path().to_string(), stat))
     });
     stats.collect()
 }
@@ -250,7 +263,11 @@ mod tests {
     fn new_stats_are_those_of_what_was_created_or_set() {
         let operations = replace_file(&source("/a", 1), "/b", &Stat::default(), OURS).unwrap();
         let stat = Stat { version: 3, ..Stat::default() };
-        let stats = new_stats(&operations, &[Response::Stat(stat), Response::Empty]);
+        let stats = new_stats(&operations, &[Response::Stat(stat), Response::Empty], Zxid(5));
         assert_eq!(stats, HashMap::from([("/b".to_string(), stat)]));
+        let operations = move_subtree(&[source("/a", 1)], "/b", None, OURS).unwrap();
+        let records = [Response::Path("/b".into()), Response::Empty];
+        let stats = new_stats(&operations, &records, Zxid(5));
+        assert_eq!((stats["/b"].czxid, stats["/b"].version), (Zxid(5), 0));
     }
 }

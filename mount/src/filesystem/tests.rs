@@ -301,7 +301,8 @@ async fn a_file_removed_here_is_scratch_space_for_who_has_it_open() {
     mount.write(handle, 1, "2").await.unwrap();
     mount.filesystem.fsync(handle).await.unwrap();
     assert_eq!(mount.read(handle, 0).await, "12");
-    assert_eq!(mount.filesystem.getattr(inode).await.unwrap().nlink, 0);
+    let attributes = mount.filesystem.getattr(inode).await.unwrap();
+    assert_eq!((attributes.nlink, attributes.size), (0, 2));
     mount.tree.create("/f", Some("new"));
     mount.write(handle, 0, "9").await.unwrap();
     mount.close(handle).await.unwrap();
@@ -491,6 +492,19 @@ async fn a_rename_replaces_data_and_follows_open_files() {
     mount.write(target, 0, "lost with the file that was replaced").await.unwrap();
     mount.close(target).await.unwrap();
     assert_eq!(mount.tree.data("/b").as_deref(), Some("New"));
+}
+
+#[tokio::test]
+async fn a_rename_to_a_new_name_is_no_conflict_for_open_files() {
+    let mount = Mount::new();
+    mount.tree.create("/a", Some("old"));
+    mount.tree.set("/a", "0123456789");
+    let handle = mount.open("/a", libc::O_RDWR).await.unwrap();
+    mount.write(handle, 0, "A").await.unwrap();
+    mount.rename("/a", "/b").await.unwrap();
+    assert_eq!(mount.read(handle, 2).await, "23456789");
+    mount.close(handle).await.unwrap();
+    assert_eq!(mount.tree.data("/b").as_deref(), Some("A123456789"));
 }
 
 #[tokio::test]
