@@ -35,7 +35,7 @@ pub enum LockError {
     Held {
         /// The lock's znode.
         path: String,
-        /// Whose contender stands in the way.
+        /// Who holds it, as its contender says of itself.
         holder: String,
     },
     /// The contender vanished while it waited: somebody deleted it.
@@ -128,15 +128,35 @@ async fn holder(
     let (children, _) = client.get_children(&request.path, false).await?;
     let queue = contender::queue(children.iter().map(String::as_str));
     let Some(blockers) = contender::blockers(&queue, own, request.limit) else { return Ok(None) };
-    let Some(blocker) = blockers.last() else {
+    if blockers.is_empty() {
         return held(client, contender_path).await;
-    };
-    let blocker_path = path::join(&request.path, blocker.name);
-    let holder = match client.get_data(&blocker_path, false).await {
-        Ok((Some(data), _)) if !data.is_empty() => String::from_utf8_lossy(&data).into_owned(),
-        _ => blocker.name.to_string(),
-    };
+    }
+    // Whoever is first holds the lock; those behind may be waiting as we are.
+    let holder = identifier(client, &request.path, &queue[0]).await;
     Err(LockError::Held { path: request.path.clone(), holder })
+}
+
+/// What a contender says of itself; its name where it says nothing.
+pub async fn identifier(
+    client: &Client,
+    lock_path: &str,
+    contender: &contender::Contender<'_>,
+) -> String {
+    match client.get_data(&path::join(lock_path, contender.name), false).await {
+        Ok((Some(data), _)) if !data.is_empty() => String::from_utf8_lossy(&data).into_owned(),
+        _ => contender.name.to_string(),
+    }
+}
+
+/// Whether the session lives, as the leader knows it, and its ephemeral znode is there; `false` when
+/// somebody has deleted it. Sets a watch that tells of its deletion. What the answer is worth, and from
+/// when on: [`Lease`](super::Lease).
+pub async fn confirm(client: &Client, ephemeral: &str) -> Result<bool, Error> {
+    // Both are on their way at once; the second is answered behind the first.
+    let synced = client.sync(ephemeral);
+    let stat = client.exists(ephemeral, true);
+    synced.await?;
+    Ok(stat.await?.is_some_and(|stat| stat.ephemeral_owner == client.session_id()))
 }
 
 async fn held(client: &Client, contender_path: &str) -> Result<Option<HeldLock>, LockError> {
