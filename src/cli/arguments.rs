@@ -47,6 +47,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds as u64))
 }
 
+/// How long to wait; 0 stands for not at all.
+pub fn parse_patience(text: &str) -> Result<Duration, String> {
+    if text.parse() == Ok(0.0) { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
 /// `SCHEME:CREDENTIAL`.
 pub fn parse_credential(text: &str) -> Result<(String, Bytes), String> {
     match text.split_once(':') {

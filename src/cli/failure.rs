@@ -1,5 +1,6 @@
 //! How a command fails: the message (which znode, why, what to do) and the exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use znodefs::ErrorCode;
@@ -10,6 +11,8 @@ use znodefs::client::Error;
 pub enum Failure {
     /// It failed; the message has been told already where it is empty. Exit code 1.
     Failed(String),
+    /// It failed in a way that has an exit code of its own.
+    WithCode(String, u8),
     /// It was used wrongly. Exit code 2.
     Usage(String),
     /// Nobody reads our output any more: not worth a word, and no failure of ours.
@@ -20,6 +23,11 @@ impl Failure {
     /// A failure with this message.
     pub fn failed(message: impl Into<String>) -> Failure {
         Failure::Failed(message.into())
+    }
+
+    /// A failure with this message and exit code.
+    pub fn with_code(message: impl Into<String>, code: u8) -> Failure {
+        Failure::WithCode(message.into(), code)
     }
 
     /// Wrong usage, found out after the arguments were read.
@@ -64,14 +72,21 @@ impl Failure {
     pub fn report(self) -> ExitCode {
         let (message, code) = match self {
             Failure::Failed(message) => (message, 1),
+            Failure::WithCode(message, code) => (message, code),
             Failure::Usage(message) => (message, 2),
             Failure::OutputClosed => return ExitCode::SUCCESS,
         };
         if !message.is_empty() {
-            eprintln!("znode: {message}");
+            say(&message);
         }
         ExitCode::from(code)
     }
+}
+
+/// Tells the user something on standard error.
+pub fn say(message: &str) {
+    // Nobody reads it: what we do goes on all the same.
+    let _ = writeln!(std::io::stderr(), "znode: {message}");
 }
 
 /// What to do about errors that mean the same in every command.

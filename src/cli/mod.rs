@@ -3,14 +3,23 @@
 
 mod acl;
 mod arguments;
+mod campaign;
+mod child;
 mod create;
+mod elect;
 mod failure;
 mod get;
+mod guard;
+mod lock;
 mod ls;
 mod output;
+mod process_tree;
 mod rm;
+mod service;
 mod set;
+mod signals;
 mod stat;
+mod terminal;
 mod tree_walk;
 
 use std::io::IsTerminal;
@@ -19,10 +28,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
-use znodefs::client::{Client, ClientOptions, ConnectString};
+use znodefs::client::{ClientOptions, ConnectString, Delivery};
 
 use arguments::{parse_credential, parse_duration};
 use failure::Failure;
+use service::Service;
 
 /// Look at and change the znodes of a ZooKeeper ensemble.
 #[derive(Debug, Parser)]
@@ -80,6 +90,15 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Once(Once),
+    #[command(flatten)]
+    Stay(Stay),
+}
+
+/// Commands that do one thing and end.
+#[derive(Debug, Subcommand)]
+enum Once {
     Get(get::Get),
     Set(set::Set),
     Ls(ls::Ls),
@@ -87,6 +106,13 @@ enum Command {
     Rm(rm::Rm),
     Stat(stat::Stat),
     Acl(acl::Acl),
+}
+
+/// Commands that wait, watch or run others, and outlive a lost connection.
+#[derive(Debug, Subcommand)]
+enum Stay {
+    Lock(lock::Lock),
+    Elect(elect::Elect),
 }
 
 /// Runs the command line.
@@ -99,43 +125,49 @@ pub fn main() -> ExitCode {
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))
         .and_then(|runtime| runtime.block_on(run(cli)));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let servers = cli.short_servers.as_ref().unwrap_or(&cli.global.servers);
-    let client = cli.global.connect(servers).await?;
-    let result = match cli.command {
-        Command::Get(get) => get.run(&client).await,
-        Command::Set(set) => set.run(&client).await,
-        Command::Ls(ls) => ls.run(&client).await,
-        Command::Create(create) => create.run(&client).await,
-        Command::Rm(rm) => rm.run(&client).await,
-        Command::Stat(stat) => stat.run(&client).await,
-        Command::Acl(acl) => acl.run(&client).await,
-    };
-    // The command has its result; a session that cannot be closed ends by itself.
-    if let Err(error) = client.close().await {
-        tracing::info!("{error}");
+    let service = Service { global: &cli.global, servers };
+    match cli.command {
+        Command::Once(command) => run_once(command, &service).await,
+        Command::Stay(Stay::Lock(lock)) => lock.run(&service).await,
+        Command::Stay(Stay::Elect(elect)) => elect.run(&service).await,
     }
-    result
+}
+
+async fn run_once(command: Once, service: &Service<'_>) -> Result<ExitCode, Failure> {
+    let client = service.open(|_: Delivery<'_>| {}, false).await?;
+    let result = match command {
+        Once::Get(get) => get.run(&client).await,
+        Once::Set(set) => set.run(&client).await,
+        Once::Ls(ls) => ls.run(&client).await,
+        Once::Create(create) => create.run(&client).await,
+        Once::Rm(rm) => rm.run(&client).await,
+        Once::Stat(stat) => stat.run(&client).await,
+        Once::Acl(acl) => acl.run(&client).await,
+    };
+    service::close(&client).await;
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 impl Global {
-    async fn connect(&self, servers: &ConnectString) -> Result<Client, Failure> {
+    /// What the client is told.
+    fn options(&self) -> Result<ClientOptions, Failure> {
         let mut auth = self.auth.clone();
         if let Some(file) = &self.credentials {
             auth.extend(arguments::read_credentials(file)?);
         }
-        let options = ClientOptions {
+        Ok(ClientOptions {
             session_timeout: self.timeout,
             connect_timeout: Some(self.connect_timeout),
             auth,
             ..ClientOptions::default()
-        };
-        Client::connect(servers, options).await.map_err(Failure::connecting)
+        })
     }
 }
 

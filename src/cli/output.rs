@@ -1,7 +1,10 @@
 //! How times and stats are written for people and for programs.
 
 use std::fmt::Write;
+use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use znodefs::Stat;
 
 /// A path as it can be pasted into a shell's command line.
@@ -94,7 +97,32 @@ fn fields(stat: &Stat) -> [(&'static str, i64); 11] {
     ]
 }
 
-fn json_string(text: &str) -> String {
+/// A text that others have written, on one line and without a terminal's control characters.
+pub fn printable(text: &str) -> String {
+    let replaced = |letter: char| if letter.is_control() { '?' } else { letter };
+    text.chars().map(replaced).collect()
+}
+
+/// Resolves when standard output is a pipe or socket that nobody reads any more.
+pub async fn reader_gone() {
+    let (sender, gone) = tokio::sync::oneshot::channel::<()>();
+    // A thread, since a descriptor shared with others must not be made non-blocking.
+    std::thread::spawn(move || {
+        let stdout = std::io::stdout();
+        let mut descriptors = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        // Errors are reported unasked. For a file nothing is: it has no reader to lose.
+        while nix::poll::poll(&mut descriptors, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        let is_error = PollFlags::POLLERR | PollFlags::POLLHUP;
+        if descriptors[0].revents().is_some_and(|events| events.intersects(is_error)) {
+            let _ = sender.send(());
+        }
+    });
+    if gone.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+pub fn json_string(text: &str) -> String {
     let mut quoted = String::from('"');
     for character in text.chars() {
         match character {
