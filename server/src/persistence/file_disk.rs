@@ -30,20 +30,6 @@ pub enum FileDiskError {
     /// The dataDir is something else.
     #[error("{} is not a directory: correct dataDir", .0.display())]
     NotDirectory(PathBuf),
-    /// This user may not use it.
-    #[error(
-        "{} cannot be used by user {user}: {reason}; give this user read and write permission there, \
-         or correct dataDir",
-        path.display()
-    )]
-    NotPermitted {
-        /// The directory or file.
-        path: PathBuf,
-        /// The effective user id.
-        user: u32,
-        /// What the operating system said.
-        reason: io::Error,
-    },
     /// Another process uses the directory.
     #[error("{} is in use by process {holder}: stop it, or give this replica a dataDir of its own", path.display())]
     Locked {
@@ -54,19 +40,7 @@ pub enum FileDiskError {
     },
     /// Something else went wrong.
     #[error(transparent)]
-    Disk(DiskError),
-}
-
-impl From<DiskError> for FileDiskError {
-    fn from(error: DiskError) -> FileDiskError {
-        match error.source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                let user = nix::unistd::geteuid().as_raw();
-                FileDiskError::NotPermitted { path: error.path, user, reason: error.source }
-            }
-            _ => FileDiskError::Disk(error),
-        }
-    }
+    Disk(#[from] DiskError),
 }
 
 /// One locked directory of a file system.
@@ -318,18 +292,6 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(FileDisk::open(&file), Err(FileDiskError::NotDirectory(_))));
         FileDisk::create(&missing).unwrap();
-    }
-
-    #[test]
-    fn a_directory_without_permission_names_the_user_and_the_way_out() {
-        let denied = io::Error::from_raw_os_error(libc::EACCES);
-        let error = FileDiskError::from(DiskError::new(Operation::Open, "/data", denied));
-        let user = nix::unistd::geteuid();
-        let expected = format!(
-            "/data cannot be used by user {user}: Permission denied (os error 13); give this user \
-             read and write permission there, or correct dataDir"
-        );
-        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

@@ -13,8 +13,7 @@ use super::file_header::{FileHeader, FileKind, HEADER_LENGTH, HeaderError};
 use super::log_error::LogError;
 use super::log_format::{ALIGNMENT, RecordHeader, RecordKind, RecordReader, Salt, may_follow};
 use super::log_index::{LogIndex, LogView, Segment, parse_segment_name};
-use super::log_segment::ActiveSegment;
-use super::txn_log::{CutTail, LogOptions};
+use super::txn_log::{ActiveSegment, CutTail, LogOptions};
 
 const CHUNK_LENGTH: usize = 1 << 20;
 

@@ -7,8 +7,7 @@
 //! operations, or any subset, where writes are torn at [`SECTOR_LENGTH`]. After a failed
 //! `sync_data` what it covered may be lost for good although reads still show it, as on Linux.
 
-mod state;
-
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskError, DiskFile, Operation};
-use state::{Change, File, NameChange, Permit, State, no_space, not_found, power_is_off};
 
 /// Bytes that a disk writes as one, at offsets that are multiples of it.
 pub const SECTOR_LENGTH: usize = 512;
@@ -60,10 +58,70 @@ impl Fault {
     }
 }
 
+struct State {
+    files: HashMap<u64, File>,
+    live_names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    unsynced_names: Vec<NameChange>,
+    next_id: u64,
+    /// Rises with every crash; files opened before it are dead.
+    incarnation: u64,
+    random: u64,
+    capacity: Option<u64>,
+    faults: Vec<Fault>,
+    changes: u64,
+    /// Changes until the power goes.
+    power: Option<u64>,
+}
+
+#[derive(Default)]
+struct File {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+    handles: u64,
+}
+
+enum NameChange {
+    Link(String, u64),
+    Unlink(String),
+    Rename { from: String, to: String, id: u64 },
+}
+
+enum Change {
+    Write(u64, Vec<u8>),
+    Lengthen(u64),
+    SetLength(u64),
+}
+
+/// Which unsynced changes a crash leaves.
+#[derive(Clone, Copy)]
+enum Survival {
+    Nothing,
+    Everything,
+    Prefix,
+    Subset,
+}
+
 impl MemoryDisk {
     /// An empty disk whose crashes and torn writes follow from `seed`.
     pub fn new(seed: u64) -> MemoryDisk {
-        MemoryDisk { path: PathBuf::from("/memory"), state: Arc::new(Mutex::new(State::new(seed))) }
+        MemoryDisk {
+            path: PathBuf::from("/memory"),
+            state: Arc::new(Mutex::new(State {
+                files: HashMap::new(),
+                live_names: BTreeMap::new(),
+                durable_names: BTreeMap::new(),
+                unsynced_names: Vec::new(),
+                next_id: 1,
+                incarnation: 0,
+                random: seed ^ 0x6a09_e667_f3bc_c908,
+                capacity: None,
+                faults: Vec::new(),
+                changes: 0,
+                power: None,
+            })),
+        }
     }
 
     /// The machine stops and starts again: what was not synced is gone, or partly there; files
@@ -187,6 +245,229 @@ impl MemoryDisk {
             Ok((id, state.incarnation))
         })?;
         Ok(Box::new(Handle { disk: self.clone(), name: name.to_owned(), id, incarnation }))
+    }
+}
+
+enum Permit {
+    Yes,
+    No(io::Error),
+    LastOne,
+}
+
+fn power_is_off() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+fn not_found() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
+}
+
+fn no_space() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOSPC)
+}
+
+impl State {
+    /// splitmix64: enough for choosing what survives.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = self.random;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.random() % bound.max(1) as u64) as usize
+    }
+
+    fn survival(&mut self) -> Survival {
+        match self.below(4) {
+            0 => Survival::Nothing,
+            1 => Survival::Everything,
+            2 => Survival::Prefix,
+            _ => Survival::Subset,
+        }
+    }
+
+    fn permit(&mut self, operation: Operation, name: &str) -> Permit {
+        if self.power == Some(0) && !operation.changes_disk() {
+            // Reads still work until the change at which the power goes.
+            return self.fault(operation, name).map_or(Permit::Yes, Permit::No);
+        }
+        if self.power == Some(u64::MAX) {
+            return Permit::No(power_is_off());
+        }
+        if operation.changes_disk() {
+            self.changes += 1;
+            match &mut self.power {
+                Some(0) => {
+                    self.power = Some(u64::MAX);
+                    return Permit::LastOne;
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        self.fault(operation, name).map_or(Permit::Yes, Permit::No)
+    }
+
+    fn fault(&mut self, operation: Operation, name: &str) -> Option<io::Error> {
+        let mut failed = None;
+        self.faults.retain_mut(|fault| {
+            let hit = fault.operation == operation && name.starts_with(&fault.name);
+            if !hit || failed.is_some() {
+                return true;
+            }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                return true;
+            }
+            failed = Some(io::Error::from_raw_os_error(fault.errno));
+            fault.times -= 1;
+            fault.times > 0
+        });
+        failed
+    }
+
+    fn new_file(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn linked(&self, name: &str) -> io::Result<u64> {
+        self.live_names.get(name).copied().ok_or_else(not_found)
+    }
+
+    fn used(&self) -> u64 {
+        self.files.values().map(|file| file.live.len() as u64).sum()
+    }
+
+    /// Whether a file may become `length` bytes long.
+    fn room_for(&self, id: u64, length: u64) -> bool {
+        let current = self.files.get(&id).map_or(0, |file| file.live.len() as u64);
+        let growth = length.saturating_sub(current);
+        self.capacity.is_none_or(|capacity| growth == 0 || self.used() + growth <= capacity)
+    }
+
+    fn change(&mut self, id: u64, change: Change) {
+        if let Some(file) = self.files.get_mut(&id) {
+            change.apply(&mut file.live, &mut |_| true);
+            file.unsynced.push(change);
+        }
+    }
+
+    fn sync_bytes(&mut self, id: u64) {
+        if let Some(file) = self.files.get_mut(&id) {
+            for change in file.unsynced.drain(..) {
+                change.apply(&mut file.durable, &mut |_| true);
+            }
+        }
+    }
+
+    /// Applies to the durable bytes what survives of the unsynced changes.
+    fn settle_bytes(&mut self, id: u64) {
+        let Some(mut file) = self.files.remove(&id) else { return };
+        let changes = std::mem::take(&mut file.unsynced);
+        let survival = self.survival();
+        let prefix = self.below(changes.len() + 1);
+        for (index, change) in changes.into_iter().enumerate() {
+            match survival {
+                Survival::Nothing => {}
+                Survival::Everything => change.apply(&mut file.durable, &mut |_| true),
+                Survival::Prefix if index < prefix => {
+                    change.apply(&mut file.durable, &mut |_| true)
+                }
+                // The write at which the prefix ends is itself torn.
+                Survival::Prefix if index > prefix => {}
+                Survival::Prefix | Survival::Subset => {
+                    change.apply(&mut file.durable, &mut |_| self.random().is_multiple_of(2));
+                }
+            }
+        }
+        self.files.insert(id, file);
+    }
+
+    fn forget_bytes(&mut self, id: u64) {
+        self.settle_bytes(id);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.live.clone_from(&file.durable);
+        }
+    }
+
+    fn forget_names(&mut self) {
+        let changes = std::mem::take(&mut self.unsynced_names);
+        let survival = self.survival();
+        let prefix = self.below(changes.len() + 1);
+        for (index, change) in changes.into_iter().enumerate() {
+            let survives = match survival {
+                Survival::Nothing => false,
+                Survival::Everything => true,
+                Survival::Prefix => index < prefix,
+                Survival::Subset => self.random().is_multiple_of(2),
+            };
+            if survives {
+                change.apply(&mut self.durable_names);
+            }
+        }
+        self.live_names.clone_from(&self.durable_names);
+    }
+
+    fn collect_garbage(&mut self) {
+        let State { files, live_names, durable_names, .. } = self;
+        files.retain(|id, file| {
+            file.handles > 0
+                || live_names.values().any(|linked| linked == id)
+                || durable_names.values().any(|linked| linked == id)
+        });
+    }
+}
+
+impl NameChange {
+    fn apply(self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Link(name, id) => {
+                names.insert(name, id);
+            }
+            NameChange::Unlink(name) => {
+                names.remove(&name);
+            }
+            NameChange::Rename { from, to, id } => {
+                names.remove(&from);
+                names.insert(to, id);
+            }
+        }
+    }
+}
+
+impl Change {
+    /// Applies the change, of writes only the sectors that `survives` chooses.
+    fn apply(&self, bytes: &mut Vec<u8>, survives: &mut dyn FnMut(usize) -> bool) {
+        match self {
+            Change::Write(offset, written) => {
+                let (mut from, end) = (*offset as usize, *offset as usize + written.len());
+                while from < end {
+                    let to = end.min((from / SECTOR_LENGTH + 1) * SECTOR_LENGTH);
+                    if survives(from) {
+                        if bytes.len() < to {
+                            bytes.resize(to, 0);
+                        }
+                        let start = *offset as usize;
+                        bytes[from..to].copy_from_slice(&written[from - start..to - start]);
+                    }
+                    from = to;
+                }
+            }
+            Change::Lengthen(length) => {
+                if survives(0) && bytes.len() < *length as usize {
+                    bytes.resize(*length as usize, 0);
+                }
+            }
+            Change::SetLength(length) => {
+                if survives(0) {
+                    bytes.resize(*length as usize, 0);
+                }
+            }
+        }
     }
 }
 

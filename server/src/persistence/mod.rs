@@ -13,7 +13,6 @@ pub mod log_format;
 pub mod log_index;
 pub mod log_reader;
 mod log_recovery;
-mod log_segment;
 pub mod log_thread;
 pub mod memory_disk;
 pub mod purge;

@@ -47,7 +47,7 @@ pub enum SmallFileError {
     },
 }
 
-/// Replaces the file `name`; durable when it returns. After an error it is the old or the new one.
+/// Replaces the file `name`; durable when it returns.
 pub fn replace(
     disk: &dyn Disk,
     name: &str,
@@ -60,19 +60,11 @@ pub fn replace(
     bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&crc32c::crc32c(payload).to_le_bytes());
     bytes.extend_from_slice(payload);
-    let written = write_durably(disk, &temporary, &bytes);
-    if let Err(error) = written.and_then(|()| disk.rename(&temporary, name)) {
-        // On a full disk every block counts; what stays there is removed at the next start.
-        let _ = disk.remove(&temporary);
-        return Err(error);
-    }
+    let mut file = disk.create_new(&temporary)?;
+    file.write_at(0, &bytes)?;
+    file.sync_data()?;
+    disk.rename(&temporary, name)?;
     disk.sync_dir()
-}
-
-fn write_durably(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-    let mut file = disk.create_new(name)?;
-    file.write_at(0, bytes)?;
-    file.sync_data()
 }
 
 /// Reads the file `name`; `None` when it is not there.

@@ -10,14 +10,18 @@ use std::sync::Arc;
 use tracing::warn;
 use znodefs::Zxid;
 
-use super::disk::{Disk, remove_if_there};
-use super::file_header::{EnsembleId, FileHeader, FileKind};
+use super::disk::{Disk, DiskError, DiskFile, remove_if_there};
+use super::file_header::{EnsembleId, FileHeader, FileKind, HEADER_LENGTH};
 use super::log_error::LogError;
-use super::log_format::{PAYLOAD_LENGTH_MAX, RecordKind, Salt, may_follow, push_record};
+use super::log_format::{
+    PAYLOAD_LENGTH_MAX, RecordKind, RecordReader, Salt, may_follow, push_record,
+};
 use super::log_index::{LogIndex, Segment, segment_name};
 use super::log_reader::LogReader;
 use super::log_recovery;
-use super::log_segment::{self, ActiveSegment};
+
+/// When a segment cannot have all the space it would like, what is needed is rounded up to this.
+const SMALL_ALLOCATION_LENGTH: u64 = 256 << 10;
 
 /// More buffered bytes than this and the buffer is given back after the write.
 const BUFFER_LENGTH_KEPT_MAX: usize = 8 << 20;
@@ -83,6 +87,20 @@ pub struct TxnLog {
     /// The newest transaction, durable or pending.
     last: Zxid,
     poisoned: Option<String>,
+}
+
+/// The segment that is written to.
+pub(super) struct ActiveSegment {
+    pub(super) file: Box<dyn DiskFile>,
+    pub(super) name: String,
+    /// Where the next record goes.
+    pub(super) end: u64,
+    /// The file's length.
+    pub(super) allocated: u64,
+    /// Up to here space is known to be written with zeros.
+    pub(super) zeroed: u64,
+    /// Whether it holds a transaction.
+    pub(super) has_records: bool,
 }
 
 impl TxnLog {
@@ -319,7 +337,7 @@ impl TxnLog {
         if end <= active.allocated {
             return Ok(());
         }
-        match log_segment::allocate(&mut *active.file, end, self.options.preallocate) {
+        match allocate(&mut *active.file, end, self.options.preallocate) {
             Ok(allocated) => {
                 active.allocated = allocated;
                 Ok(())
@@ -369,7 +387,7 @@ impl TxnLog {
         if self.index.with(|index| index.segments.iter().all(|segment| segment.name != name)) {
             remove_if_there(&*self.disk, &name)?;
         }
-        match log_segment::create(&*self.disk, &name, &header, needed, &self.options) {
+        match create_segment(&*self.disk, &name, &header, needed, &self.options) {
             Ok(active) => {
                 self.index.with(|index| {
                     index.segments.push(Segment { name, previous });
@@ -452,8 +470,7 @@ impl TxnLog {
         }
         let view = self.index.view();
         let Some(segment) = view.segments.last() else { return Ok(()) };
-        let (active, last) =
-            log_segment::shorten(&*self.disk, self.salt, segment, view.last, zxid)?;
+        let (active, last) = shorten(&*self.disk, self.salt, segment, view.last, zxid)?;
         self.index.with(|index| {
             index.last = last;
             index.end = active.end;
@@ -462,4 +479,70 @@ impl TxnLog {
         self.active = Some(active);
         Ok(())
     }
+}
+
+/// Reserves as much as a segment should have, or, on a nearly full disk, what is needed now.
+/// Returns the file's length.
+fn allocate(file: &mut dyn DiskFile, end: u64, wanted: u64) -> Result<u64, DiskError> {
+    match file.preallocate(wanted.max(end)) {
+        Ok(()) => Ok(wanted.max(end)),
+        Err(error) if error.is_full() => {
+            let small = end.next_multiple_of(SMALL_ALLOCATION_LENGTH).min(wanted.max(end));
+            // A failed reservation may have reserved a part.
+            file.preallocate(small)?;
+            Ok(small)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn create_segment(
+    disk: &dyn Disk,
+    name: &str,
+    header: &FileHeader,
+    needed: u64,
+    options: &LogOptions,
+) -> Result<ActiveSegment, DiskError> {
+    let mut file = disk.create_new(name)?;
+    let end = HEADER_LENGTH as u64;
+    let allocated = allocate(&mut *file, end + needed, options.preallocate)?;
+    file.write_at(0, &header.encode())?;
+    if options.force_sync {
+        file.sync_data()?;
+        disk.sync_dir()?;
+    }
+    let name = name.to_owned();
+    Ok(ActiveSegment { file, name, end, allocated, zeroed: end, has_records: false })
+}
+
+/// Cuts a segment, whose last transaction is `segment_last`, behind the last record that is not later
+/// than `zxid`; returns it and that record's zxid.
+fn shorten(
+    disk: &dyn Disk,
+    salt: Salt,
+    segment: &Segment,
+    segment_last: Zxid,
+    zxid: Zxid,
+) -> Result<(ActiveSegment, Zxid), LogError> {
+    let file = disk.open(&segment.name)?;
+    let limit = file.length()?;
+    let mut reader = RecordReader::new(file, salt, limit);
+    let (mut end, mut last) = (HEADER_LENGTH as u64, segment.previous);
+    while last < segment_last {
+        let offset = reader.offset();
+        let Some(record) = reader.step()? else {
+            let reason = format!("no whole record is there, though the log goes on behind {last}");
+            return Err(LogError::Damaged { file: disk.path_of(&segment.name), offset, reason });
+        };
+        if record.zxid > zxid {
+            break;
+        }
+        (end, last) = (record.end(), record.zxid);
+    }
+    let mut file = reader.into_file();
+    file.set_length(end)?;
+    file.sync_data()?;
+    let has_records = end > HEADER_LENGTH as u64;
+    let name = segment.name.clone();
+    Ok((ActiveSegment { file, name, end, allocated: end, zeroed: end, has_records }, last))
 }

@@ -7,7 +7,9 @@
 /// Sizes of slots are multiples of this many bytes.
 const STEP: usize = 8;
 /// Longer bodies are allocated one by one.
-const SLOT_LENGTH_MAX: usize = 4096;
+const SLOT_LENGTH_MAX: usize = 1024;
+const CHUNK_BITS: u32 = 8;
+const SLOTS_PER_CHUNK: usize = 1 << CHUNK_BITS;
 const NONE: u32 = u32::MAX;
 
 /// A body's place; it takes the body's length to find it.
@@ -33,15 +35,10 @@ pub(super) struct BodyStore {
     free_long: Vec<u32>,
 }
 
-/// Number of slots in a chunk: a power of two that makes chunks of at most 64 KiB.
-fn slots_per_chunk(slot_length: usize) -> usize {
-    if slot_length <= 256 { 256 } else { 16 }
-}
-
 /// Where a slot is: its chunk and its first byte there.
 fn place(slot: Slot, slot_length: usize) -> (usize, usize) {
-    let (slot, slots) = (slot.0 as usize, slots_per_chunk(slot_length));
-    (slot / slots, slot % slots * slot_length)
+    let chunk = (slot.0 >> CHUNK_BITS) as usize;
+    (chunk, slot.0 as usize % SLOTS_PER_CHUNK * slot_length)
 }
 
 fn class_of(length: usize) -> usize {
@@ -66,8 +63,7 @@ impl SizeClass {
         let slot = Slot(self.length);
         self.length += 1;
         if place(slot, slot_length).0 == self.chunks.len() {
-            self.chunks
-                .push(vec![0; slots_per_chunk(slot_length) * slot_length].into_boxed_slice());
+            self.chunks.push(vec![0; SLOTS_PER_CHUNK * slot_length].into_boxed_slice());
         }
         slot
     }
@@ -175,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn bodies_stay_what_they_are_while_others_come_and_go(
-            steps in prop::collection::vec((any::<bool>(), 0..40_usize, 0..4200_usize), 1..400),
+            steps in prop::collection::vec((any::<bool>(), 0..40_usize, 0..1100_usize), 1..400),
         ) {
             let mut store = BodyStore::default();
             let mut kept: BTreeMap<usize, (Slot, Vec<u8>)> = BTreeMap::new();
@@ -185,7 +181,7 @@ mod tests {
                 }
                 if keep {
                     // Lengths close together, so that slots are used again.
-                    let length = if length > 4000 { length } else { length % 24 };
+                    let length = if length > 900 { length } else { length % 24 };
                     let body = vec![place as u8; length];
                     let (first, second) = body.split_at(length / 3);
                     kept.insert(key, (store.insert(first, second), body));

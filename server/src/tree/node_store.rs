@@ -409,7 +409,7 @@ mod tests {
     fn data_of_any_length_replaces_data_of_any_other_and_leaves_the_name() {
         let mut store = NodeStore::default();
         let number = store.insert(&NewNode::created("name", None, Zxid(1), 1));
-        let lengths = [0, 1, 4, 3, 5, 300, 4092, 4093, 6000, 6000, 4092, 0, 4];
+        let lengths = [0, 1, 4, 3, 5, 1020, 1021, 2000, 2000, 1020, 0, 4];
         for (place, length) in lengths.into_iter().enumerate() {
             let data = vec![place as u8; length];
             store.set_data(number, Some(&data));

@@ -1,0 +1,9 @@
+//! The commands for scripts: `znode lock`, `elect`, `watch`, `wait` and `register`, with a replica
+//! that goes away and comes back meanwhile.
+
+mod elect;
+mod kazoo;
+mod lock;
+mod outage;
+mod proxy;
+mod world;

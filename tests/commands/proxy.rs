@@ -1,0 +1,99 @@
+//! A TCP proxy in front of a server that can fall silent: what goes wrong in networks, at will.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long a thread of the proxy looks away from its flags at most.
+const READ_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// Forwards connections to a server until told otherwise.
+pub struct Proxy {
+    address: String,
+    flags: Arc<Flags>,
+}
+
+#[derive(Default)]
+struct Flags {
+    /// Connections stay, but nothing goes through; new ones are not answered.
+    is_silent: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Proxy {
+    /// Listens on a fresh port.
+    pub fn of(server: &str) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
+        let address = listener.local_addr().expect("the port just bound").to_string();
+        let flags = Arc::new(Flags::default());
+        let (of_thread, server) = (flags.clone(), server.to_string());
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if of_thread.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Ok(server) = TcpStream::connect(&server) {
+                    forward(&client, &server, &of_thread);
+                    forward(&server, &client, &of_thread);
+                }
+            }
+        });
+        Proxy { address, flags }
+    }
+
+    /// `HOST:PORT` for clients.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// From now on nothing goes through, and nobody is told.
+    pub fn fall_silent(&self) {
+        self.flags.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Everything that was held back goes through, and what comes from now on.
+    pub fn speak(&self) {
+        self.flags.is_silent.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.flags.is_over.store(true, Ordering::Relaxed);
+        // Wakes the listening thread.
+        let _ = TcpStream::connect(&self.address);
+    }
+}
+
+/// Forwards one direction in a thread of its own.
+fn forward(from: &TcpStream, to: &TcpStream, flags: &Arc<Flags>) {
+    let clone = |stream: &TcpStream| stream.try_clone().expect("a second descriptor of a socket");
+    let (mut from, mut to, flags) = (clone(from), clone(to), flags.clone());
+    from.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout that is not zero");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64 * 1024];
+        while !flags.is_over.load(Ordering::Relaxed) {
+            if flags.is_silent.load(Ordering::Relaxed) {
+                std::thread::sleep(READ_TIMEOUT);
+                continue;
+            }
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => {
+                    while flags.is_silent.load(Ordering::Relaxed) {
+                        std::thread::sleep(READ_TIMEOUT);
+                    }
+                    if to.write_all(&buffer[..length]).is_err() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}

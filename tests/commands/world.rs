@@ -1,0 +1,111 @@
+//! What the tests of this area share: a replica, shells in which `znode` reaches it, and commands that
+//! run in the background.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use znodefs_tests::{
+    Directory, Process, Ran, Server, Shell, WireClient, Znoded, binary, wait_for, wait_until,
+};
+
+/// How long something may take that should happen at once.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A replica with a directory for what the commands under test leave.
+pub struct Service {
+    pub server: Znoded,
+    pub directory: Directory,
+}
+
+impl Service {
+    pub fn new() -> Service {
+        Service { server: Znoded::start(), directory: Directory::new() }
+    }
+
+    /// A shell whose `znode` reaches the replica at `address`.
+    pub fn shell_to(&self, address: &str) -> Shell {
+        Shell::new(&self.directory)
+            .variable("PATH", search_path())
+            .variable("ZNODE_SERVERS", address)
+    }
+
+    /// Runs a bash script.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Ran {
+        self.shell_to(&self.server.address()).sh(script)
+    }
+
+    /// Starts a bash script in the background, in a process that is killed at the end of the test.
+    pub fn start(&self, script: &str) -> Process {
+        self.start_to(&self.server.address(), script)
+    }
+
+    /// The same with `znode` reaching the replica at `address`.
+    pub fn start_to(&self, address: &str, script: &str) -> Process {
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).current_dir(&self.directory);
+        command.env("PATH", search_path()).env("ZNODE_SERVERS", address);
+        let number = std::fs::read_dir(&self.directory).expect("the test's directory").count();
+        Process::spawn(&mut command, &self.directory.join(format!("{number}.log")))
+    }
+
+    pub fn client(&self) -> WireClient {
+        WireClient::connect(&self.server.address())
+    }
+
+    /// A path in the test's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// A file of the test's directory; empty where there is none.
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Waits until a file of the test's directory has this line.
+    #[track_caller]
+    pub fn wait_for_line(&self, name: &str, line: &str) {
+        let has_line = || self.read(name).lines().any(|found| found == line);
+        if wait_for(SOON, || has_line().then_some(())).is_none() {
+            panic!("not within {SOON:?}: '{line}' in {name}, which has:\n{}", self.read(name));
+        }
+    }
+
+    /// Waits until a znode has so many children; gives them.
+    #[track_caller]
+    pub fn wait_for_children(&self, path: &str, count: usize) -> Vec<String> {
+        let mut client = self.client();
+        let look = || {
+            client.stat(path).filter(|stat| stat.num_children as usize == count)?;
+            Some(client.children(path)).filter(|children| children.len() == count)
+        };
+        let found = wait_for(SOON, look);
+        found.unwrap_or_else(|| panic!("not within {SOON:?}: {count} children of {path}"))
+    }
+}
+
+/// The binaries under test, then the system's.
+fn search_path() -> String {
+    let binaries = binary("znode");
+    let directory = binaries.parent().unwrap_or(Path::new("/"));
+    format!("{}:/usr/bin:/bin", directory.display())
+}
+
+/// Waits until no process has `marker` among its arguments.
+#[track_caller]
+pub fn wait_until_gone(marker: &str) {
+    wait_until(&format!("no process has '{marker}'"), SOON, || count_processes(marker) == 0);
+}
+
+/// How many processes have `marker` among their arguments.
+pub fn count_processes(marker: &str) -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let command_lines =
+        entries.flatten().filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let arguments = |line: &Vec<u8>| {
+        line.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes())
+    };
+    command_lines.filter(arguments).count()
+}
