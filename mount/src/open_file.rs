@@ -289,6 +289,12 @@ impl OpenFile {
         !self.changes.is_empty()
     }
 
+    /// Whether this process opened the file and has written what is not committed yet: when it opens
+    /// the file once more, it is to find that.
+    pub fn is_written_by(&self, process: u32) -> bool {
+        process != 0 && process == self.opener && self.changes.has_data()
+    }
+
     /// Whether a close by this process is the moment to commit. Closes by others are not, since
     /// they inherited the file from its opener, which will still close it; nor is one that finds
     /// nothing but a truncation, which comes before the first byte is written (`{ a; b; } > f`

@@ -60,6 +60,7 @@ impl Filesystem {
         // The thread's process is asked for while the thread is sure to be there.
         let opener = if mode.write { caller.process() } else { 0 };
         self.handles.settled(number).await;
+        self.commit_of_same_process(caller, number).await?;
         let inode = self.inode(number)?;
         if inode.presence != Presence::Live {
             // The kernel then looks the name up again.
@@ -78,6 +79,23 @@ impl Filesystem {
         let write = if mode.write { want::WRITE } else { 0 };
         self.check(caller, &znode, false, read | write)?;
         Ok(self.add_file(number, OpenFile::new(mode, opener, value), &znode.stat))
+    }
+
+    /// Commits what the caller's own process has written to the file through other descriptors: it
+    /// knows that it is there (git reads back a pack that it is still writing).
+    async fn commit_of_same_process(&self, caller: Caller, number: u64) -> Result<(), Errno> {
+        let files = self.handles.files_of(number);
+        if files.iter().all(|file| !file.file.lock().is_changed()) {
+            return Ok(());
+        }
+        let process = caller.process();
+        for file in files {
+            let is_own = file.file.lock().is_written_by(process);
+            if is_own {
+                self.commit(&file).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A znode as it is, with its value where that is going to be read or appended to.

@@ -340,6 +340,21 @@ async fn a_truncation_left_by_a_closed_file_is_seen_by_the_next_open() {
 }
 
 #[tokio::test]
+async fn a_process_that_opens_a_file_again_finds_what_it_has_written() {
+    let mount = Mount::new();
+    let ours = Caller { thread: std::process::id(), ..ROOT_USER };
+    mount.tree.create("/f", Some("old"));
+    let inode = mount.inode("/f").await;
+    let flags = libc::O_WRONLY | libc::O_TRUNC;
+    let writer = mount.filesystem.open(ours, inode, flags).await.unwrap().handle;
+    mount.write(writer, 0, "new").await.unwrap();
+    let other = mount.filesystem.open(ROOT_USER, inode, libc::O_RDONLY).await.unwrap().handle;
+    assert_eq!(mount.read(other, 0).await, "old", "another process waits for the commit");
+    let own = mount.filesystem.open(ours, inode, libc::O_RDONLY).await.unwrap().handle;
+    assert_eq!(mount.read(own, 0).await, "new");
+}
+
+#[tokio::test]
 async fn truncate_by_path_and_by_descriptor() {
     let mount = Mount::new();
     mount.tree.create("/f", Some("12345"));
