@@ -68,6 +68,11 @@ fn a_copy_with_all_attributes_goes_in_and_out(world: &World) {
     world.sh(&format!("cp --archive {outside}/g h; cmp {outside}/f h")).ok();
 }
 
+fn a_lock_that_would_hold_on_this_machine_only_is_not_supported(world: &World) {
+    world.sh("touch f").ok();
+    world.sh("flock f true").fails("Operation not supported");
+}
+
 fn df_tells_what_is_mounted_and_how_much_is_in_it(world: &World) {
     let source = &world.address;
     let shown = world.sh("df --output=source,fstype . | tail -n 1").ok();
@@ -92,5 +97,6 @@ on_every_backend![
     what_the_acl_forbids_is_refused_at_open,
     chmod_without_credentials_succeeds_and_changes_nothing,
     a_copy_with_all_attributes_goes_in_and_out,
+    a_lock_that_would_hold_on_this_machine_only_is_not_supported,
     df_tells_what_is_mounted_and_how_much_is_in_it,
 ];

@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use znodefs_tests::reaper::Reaper;
 use znodefs_tests::{
-    Backend, Directory, Mount, Server, Shell, World, Znoded, binary, free_port, mount_table,
-    wait_until,
+    Backend, Directory, Mount, Server, Shell, WireClient, World, Znoded, binary, free_port,
+    mount_table, wait_until,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -101,6 +101,40 @@ fn operations_wait_for_a_server_that_is_away() {
         server.start_again();
         assert_eq!(reader.join().unwrap().ok(), "one\n");
     });
+}
+
+#[test]
+fn operations_time_out_when_the_server_stays_away() {
+    let mut server = Znoded::start();
+    let mut mount = Mount::of(&server.address(), &["-o", "timeout=4"]);
+    mount.sh("echo one > f").ok();
+    assert_eq!(mount.sh("cat @status/state").ok(), "connected\n");
+    server.kill();
+    // From outside: a shell whose working directory does not answer is not even started.
+    let shell = Shell::new(Path::new("/")).variable("f", mount.join("f").display());
+    shell.sh("cat $f").fails("Connection timed out");
+    shell.sh("echo two > $f").fails("Connection timed out");
+    server.start_again();
+    wait_until("the mount works again", LIMIT, || shell.sh("cat $f").stdout == "one\n");
+    assert!(mount.stop(Signal::SIGTERM).success());
+}
+
+#[test]
+fn a_mount_goes_on_in_a_new_session_after_its_own_has_expired() {
+    let server = Znoded::start();
+    let mut mount = Mount::of(&server.address(), &["-o", "timeout=4"]);
+    mount.sh("echo kept > f; mkdir ephemeral@eph").ok();
+    let session = mount.sh("cat @status/session").ok();
+    let mut client = WireClient::connect(&server.address());
+    mount.process().signal(Signal::SIGSTOP);
+    wait_until("the session has expired", LIMIT, || client.stat("/ephemeral").is_none());
+    mount.process().signal(Signal::SIGCONT);
+    wait_until("the mount works again", LIMIT, || mount.sh("cat f").stdout == "kept\n");
+    assert_eq!(
+        mount.sh("ls; mkdir ephemeral@eph; ls").ok(),
+        "f\nzookeeper\nephemeral\nf\nzookeeper\n"
+    );
+    assert_ne!(mount.sh("cat @status/session").ok(), session);
 }
 
 #[test]

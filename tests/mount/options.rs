@@ -53,6 +53,26 @@ fn strict_chmod_refuses_what_no_credentials_can_keep() {
 }
 
 #[test]
+fn credentials_close_what_chmod_closes() {
+    let server = Znoded::start();
+    let address = znodefs_tests::Server::address(&server);
+    let directory = znodefs_tests::Directory::new();
+    let file = directory.join("credentials");
+    std::fs::write(&file, "digest:user:password\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, mode).unwrap();
+    let mount = Mount::of(&address, &["-o", &format!("credentials={}", file.display())]);
+    mount.sh("echo secret > f; chmod 600 f").ok();
+    assert_eq!(mount.sh("cat f; stat --format=%A f").ok(), "secret\n-rw-------\n");
+    let others = Mount::of(&address, &[]);
+    others.sh("cat f").fails("Permission denied");
+    others.sh("echo x > f").fails("Permission denied");
+    mount.sh("chmod 644 f").ok();
+    assert_eq!(others.sh("cat f").ok(), "secret\n");
+    others.sh("echo x > f").fails("Permission denied");
+}
+
+#[test]
 fn options_of_fstab_are_ignored_and_dashes_are_underscores() {
     let server = Znoded::start();
     let options = "_netdev,nofail,noauto,user,x-systemd.automount,nosuid,nodev,rw,allow-other";
