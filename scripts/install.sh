@@ -35,7 +35,7 @@ cargo_command() {
 need_rust() {
     # A shell that was not started by a login may not know of rustup's directory.
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
-    command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.95 or newer first (rustup does it)"
     command -v cc >/dev/null || debian_packages gcc libc6-dev
 }
 
