@@ -73,8 +73,9 @@ pub struct OpenFile {
     value: Option<Value>,
     /// Whether bytes of `value` were handed out.
     has_read: bool,
-    /// Whether a read has found the end, so that the next takes the value anew.
-    at_end: bool,
+    /// Whether the next read takes the value anew: one has found the end, or the replica has caught
+    /// up since the value was taken.
+    take_anew: bool,
     /// Whether the znode is gone, so that the value last known is the last there will be.
     detached: bool,
     changes: Changes,
@@ -96,7 +97,7 @@ impl OpenFile {
             opener,
             value,
             has_read: false,
-            at_end: false,
+            take_anew: false,
             detached: false,
             changes,
             committing: None,
@@ -152,7 +153,7 @@ impl OpenFile {
         }
         let content = self.content();
         let part = slice(&content, offset, length);
-        self.at_end = part.is_empty() && length > 0;
+        self.take_anew = part.is_empty() && length > 0;
         self.has_read |= self.depends_on_value();
         if self.has_cursor() {
             self.cursor += part.len();
@@ -166,7 +167,7 @@ impl OpenFile {
         if self.detached || !self.depends_on_value() {
             return false;
         }
-        let anew = (offset == 0 && self.has_read) || self.at_end;
+        let anew = (offset == 0 && self.has_read) || self.take_anew;
         self.value.is_none() || (anew && self.changes.is_empty() && self.committing.is_none())
     }
 
@@ -189,14 +190,12 @@ impl OpenFile {
     pub fn supply(&mut self, value: Value) {
         self.value = Some(value);
         self.has_read = false;
-        self.at_end = false;
+        self.take_anew = false;
     }
 
-    /// The znode's replica has caught up: a value that nobody has read yet is not worth keeping.
+    /// The replica has caught up: who has not begun to read starts with the newest value.
     pub fn synced(&mut self) {
-        if !self.has_read && !self.detached && self.committing.is_none() {
-            self.value = None;
-        }
+        self.take_anew |= !self.has_read;
     }
 
     /// The znode was renamed, by creating it anew or by setting another's data: the value of version

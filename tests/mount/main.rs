@@ -11,5 +11,6 @@ mod names;
 mod options;
 mod programs;
 mod readme;
+mod reference;
 mod rename;
 mod semantics;

@@ -184,6 +184,15 @@ fn a_file_without_a_znode_goes_on_with_what_it_has() {
 }
 
 #[test]
+fn a_file_that_was_synced_and_then_removed_still_has_its_value() {
+    let mut file = opened(READ_WRITE, "scratch");
+    file.synced();
+    file.detach();
+    file.write(0, b"S", LIMIT).unwrap();
+    assert_eq!(read(&mut file, 0), "Scratch");
+}
+
+#[test]
 fn a_failed_commit_keeps_its_changes_only_when_told_so() {
     let mut file = opened(WRITE, "hello");
     file.write(0, b"J", LIMIT).unwrap();
