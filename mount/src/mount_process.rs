@@ -5,11 +5,13 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use znodefs::client::{Client, ConnectString};
+use znodefs_mount::service::Service;
 use znodefs_mount::{MountOptions, Served};
 
 use crate::cli::Source;
@@ -167,8 +169,9 @@ impl<'a> RunningMount<'a> {
         guard: &mut Guard,
         servers: &ConnectString,
     ) -> Result<(Client, KernelSide)> {
-        let client = session::open(servers, plan).await?;
-        match KernelSide::mount(plan, guard, &client, &servers.to_string()) {
+        let service = Arc::new(session::open(servers, plan).await?);
+        let client = service.client().clone();
+        match KernelSide::mount(plan, guard, service, &servers.to_string()) {
             Ok(kernel) => Ok((client, kernel)),
             Err(error) => {
                 within_limit("closing the session", client.close()).await;
@@ -327,7 +330,12 @@ impl<'a> RunningMount<'a> {
 
 impl KernelSide {
     /// Mounts and serves; on return any process can use the mount.
-    fn mount(plan: &Plan, guard: &mut Guard, client: &Client, servers: &str) -> Result<KernelSide> {
+    fn mount(
+        plan: &Plan,
+        guard: &mut Guard,
+        service: Arc<dyn Service>,
+        servers: &str,
+    ) -> Result<KernelSide> {
         let request = plan.mount_request(servers);
         guard.mounting()?;
         let device = kernel_mount::mount(&request)?;
@@ -337,7 +345,6 @@ impl KernelSide {
         let serving = || -> Result<Served> {
             guard.armed(identity)?;
             let runtime = tokio::runtime::Handle::current();
-            let service = session::ClientService::shared(client);
             let served =
                 znodefs_mount::serve(service, mount_options(plan, servers), device, runtime)
                     .context("the kernel's FUSE does not shake hands")?;

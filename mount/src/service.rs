@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use znodefs::client::{Client, Error as ClientError, Reply, SessionState};
+use znodefs::client::{Client, Delivery, Error as ClientError, Reply, SessionState};
+use znodefs::recipe::EventHub;
 use znodefs::wire::request::CreateRequest;
 use znodefs::wire::{MultiResult, Request, Response};
 use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
@@ -79,6 +80,15 @@ pub trait Service: Send + Sync + 'static {
     /// Sends a request. Requests take effect and are answered in the order of the calls.
     fn submit(&self, request: &Request<'_>) -> PendingReply;
 
+    /// As [`Service::submit`], with paths from the real root.
+    fn submit_absolute(&self, request: &Request<'_>) -> PendingReply;
+
+    /// The znode that is the mount's root; empty for the real root.
+    fn chroot(&self) -> &str;
+
+    /// What watches tell, by paths from the real root. Waiters are let go when the session ends.
+    fn events(&self) -> &EventHub;
+
     /// The session as it is now; its id changes when a new one replaces an expired one.
     fn session_id(&self) -> SessionId;
 
@@ -95,30 +105,90 @@ pub trait Service: Send + Sync + 'static {
     fn last_zxid(&self) -> Zxid;
 }
 
-impl Service for Client {
+/// A client as the mount sees it.
+pub struct ClientService {
+    client: Client,
+    outside: Outside,
+}
+
+/// What happens to znodes by their paths from the real root, wherever the mount's own root is.
+#[derive(Clone)]
+pub struct Outside {
+    chroot: Arc<str>,
+    events: EventHub,
+}
+
+impl Outside {
+    /// For a client with this chroot, empty for the real root.
+    pub fn new(chroot: &str) -> Outside {
+        Outside { chroot: chroot.into(), events: EventHub::new() }
+    }
+
+    /// Takes what the client is told; call it for every delivery.
+    pub fn take(&self, delivery: Delivery<'_>) {
+        match delivery {
+            Delivery::OutsideEvent(event) => self.events.wake(&event.path),
+            Delivery::Event(event) if self.chroot.is_empty() => self.events.wake(&event.path),
+            Delivery::Event(event) => {
+                self.events.wake(&format!("{}{}", self.chroot, event.path));
+            }
+            Delivery::State(SessionState::Expired | SessionState::Closed) => {
+                self.events.session_ended();
+            }
+            Delivery::State(_) | Delivery::Reply { .. } => {}
+        }
+    }
+}
+
+impl ClientService {
+    /// The service of a client whose sink hands everything to `outside`.
+    pub fn new(client: Client, outside: Outside) -> ClientService {
+        ClientService { client, outside }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Service for ClientService {
     fn submit(&self, request: &Request<'_>) -> PendingReply {
-        let pending = Client::submit(self, request);
+        let pending = self.client.submit(request);
         Box::pin(async move { Ok(pending.await?) })
     }
 
+    fn submit_absolute(&self, request: &Request<'_>) -> PendingReply {
+        let pending = self.client.submit_absolute(request);
+        Box::pin(async move { Ok(pending.await?) })
+    }
+
+    fn chroot(&self) -> &str {
+        &self.outside.chroot
+    }
+
+    fn events(&self) -> &EventHub {
+        &self.outside.events
+    }
+
     fn session_id(&self) -> SessionId {
-        Client::session_id(self)
+        self.client.session_id()
     }
 
     fn state(&self) -> SessionState {
-        Client::state(self)
+        self.client.state()
     }
 
     fn session_timeout(&self) -> Duration {
-        self.negotiated_timeout()
+        self.client.negotiated_timeout()
     }
 
     fn server(&self) -> Option<SocketAddr> {
-        self.server_address()
+        self.client.server_address()
     }
 
     fn last_zxid(&self) -> Zxid {
-        Client::last_zxid(self)
+        self.client.last_zxid()
     }
 }
 

@@ -1,12 +1,10 @@
 //! The mount's session: opened with the options of the command line, and shown to the file system
-//! as its [`Service`].
-
-use std::sync::Arc;
+//! as its [`Service`](znodefs_mount::service::Service).
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use znodefs::client::{Client, ClientOptions, ConnectString};
-use znodefs_mount::service::Service;
+use znodefs::client::{Client, ClientOptions, ConnectString, Delivery};
+use znodefs_mount::service::{ClientService, Outside};
 
 use crate::plan::{Credential, Plan};
 
@@ -15,7 +13,7 @@ use crate::plan::{Credential, Plan};
 /// # Errors
 /// No server answered within the connect timeout (each address is named with its reason), a
 /// credential was refused, or there is no such chroot.
-pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
+pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<ClientService> {
     let options = &plan.invocation.options;
     let present = |one: &Credential| (one.scheme.clone(), Bytes::from(one.secret.clone()));
     let client_options = ClientOptions {
@@ -25,7 +23,10 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
         renew_session: true,
         ..ClientOptions::default()
     };
-    let client = Client::connect(servers, client_options).await?;
+    let outside = Outside::new(servers.chroot.as_deref().unwrap_or_default());
+    let of_sink = outside.clone();
+    let sink = move |delivery: Delivery<'_>| of_sink.take(delivery);
+    let client = Client::connect_with_sink(servers, client_options, sink).await?;
     let root = client.exists("/", false).await.context("cannot look at the root znode")?;
     if let (None, Some(chroot)) = (root, &servers.chroot) {
         let hosts = ConnectString { chroot: None, ..servers.clone() };
@@ -35,15 +36,5 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<Client> {
             "znode {chroot} does not exist on {hosts}: create it with znode -s {hosts} create -p {chroot}"
         );
     }
-    Ok(client)
-}
-
-/// A client as the file system sees it.
-pub struct ClientService;
-
-impl ClientService {
-    /// The service of `client`.
-    pub fn shared(client: &Client) -> Arc<dyn Service> {
-        Arc::new(client.clone())
-    }
+    Ok(ClientService::new(client, outside))
 }

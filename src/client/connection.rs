@@ -130,7 +130,7 @@ impl Outlet<Completion> for Receiver {
                 *status.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
                 status.state.send_replace(state);
             }
-            Delivery::Event(_) => {}
+            Delivery::Event(_) | Delivery::OutsideEvent(_) => {}
         }
         self.sink.deliver(delivery);
     }

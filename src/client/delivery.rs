@@ -41,6 +41,9 @@ pub enum Delivery<'a> {
     },
     /// A watch fired; the path is without the chroot.
     Event(&'a WatchedEvent),
+    /// A watch fired that was set by [`Client::submit_absolute`](super::Client::submit_absolute) on
+    /// a znode outside the chroot; the path is that of the real root.
+    OutsideEvent(&'a WatchedEvent),
     /// The session's state changed.
     State(SessionState),
 }

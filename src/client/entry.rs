@@ -11,6 +11,8 @@ pub(super) struct Entry<T> {
     pub request_id: u64,
     pub xid: i32,
     pub op_code: OpCode,
+    /// Whether the caller's paths are those of the real root although the client has a chroot.
+    pub is_absolute: bool,
     /// The whole encoded frame; it shares the batch's memory.
     pub frame: Bytes,
     /// How many connections it was lost with.
@@ -55,6 +57,7 @@ impl<T> Entry<T> {
 
     /// The znode as the caller named it.
     pub(super) fn path(&self, chroot: &str) -> String {
+        let chroot = if self.is_absolute { "" } else { chroot };
         self.with_server_path(|path| below_chroot(path, chroot).unwrap_or(path).to_string())
     }
 }

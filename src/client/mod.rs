@@ -131,6 +131,12 @@ impl Client {
         self.shared.outbox.submit(request)
     }
 
+    /// As [`Client::submit`], with paths of the real root even when the client has a chroot. What a
+    /// watch tells that is set so comes as [`Delivery::OutsideEvent`] when it is outside the chroot.
+    pub fn submit_absolute(&self, request: &Request<'_>) -> Pending {
+        self.shared.outbox.submit_absolute(request)
+    }
+
     /// What the session is doing.
     pub fn state(&self) -> SessionState {
         *self.shared.status.state.borrow()

@@ -85,6 +85,7 @@ struct Queued {
     request_id: u64,
     xid: i32,
     op_code: OpCode,
+    is_absolute: bool,
     /// Where the frame ends in the buffer.
     end: usize,
     completion: Completion,
@@ -104,15 +105,24 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Encodes a request into the queue.
+    /// Encodes a request into the queue; its paths are below the chroot.
     pub fn submit(&self, request: &Request<'_>) -> Pending {
+        self.submit_below(&self.chroot, request)
+    }
+
+    /// Encodes a request into the queue; its paths are those of the real root.
+    pub fn submit_absolute(&self, request: &Request<'_>) -> Pending {
+        self.submit_below("", request)
+    }
+
+    fn submit_below(&self, root: &str, request: &Request<'_>) -> Pending {
         let invalid = validate(request).err();
         let mut queue = self.lock();
         queue.last_request_id += 1;
         let request_id = queue.last_request_id;
         let outcome = match invalid.map(Error::from).or_else(|| queue.refusal.clone()) {
             Some(error) => Outcome::Refused(Some(error)),
-            None => match queue.push(request, &self.chroot, self.frame_length_max) {
+            None => match queue.push(request, root, root != self.chroot, self.frame_length_max) {
                 Err(error) => Outcome::Refused(Some(error)),
                 Ok(receiver) => {
                     // Whoever finds the queue empty wakes the task; it takes everything.
@@ -158,8 +168,8 @@ impl Outbox {
             .map(|queued| {
                 let frame = bytes.slice(start..queued.end);
                 start = queued.end;
-                let Queued { request_id, xid, op_code, completion, .. } = queued;
-                Entry { request_id, xid, op_code, frame, resends: 0, completion }
+                let Queued { request_id, xid, op_code, is_absolute, completion, .. } = queued;
+                Entry { request_id, xid, op_code, is_absolute, frame, resends: 0, completion }
             })
             .collect();
         Some(Batch { bytes, entries })
@@ -170,7 +180,8 @@ impl Queue {
     fn push(
         &mut self,
         request: &Request<'_>,
-        chroot: &str,
+        root: &str,
+        is_absolute: bool,
         limit: usize,
     ) -> Result<oneshot::Receiver<Result<Reply, Error>>, Error> {
         let op_code = request.op_code();
@@ -179,7 +190,7 @@ impl Queue {
             _ => self.last_xid.checked_add(1).unwrap_or(1),
         };
         let start = self.bytes.len();
-        put_request_below(&mut self.bytes, xid, chroot, request);
+        put_request_below(&mut self.bytes, xid, root, request);
         let length = self.bytes.len() - start - 4;
         if length > limit {
             self.bytes.truncate(start);
@@ -191,7 +202,8 @@ impl Queue {
         }
         let (completion, receiver) = oneshot::channel();
         let request_id = self.last_request_id;
-        self.queued.push(Queued { request_id, xid, op_code, end: self.bytes.len(), completion });
+        let end = self.bytes.len();
+        self.queued.push(Queued { request_id, xid, op_code, is_absolute, end, completion });
         Ok(receiver)
     }
 }

@@ -76,8 +76,12 @@ impl<T> Session<T> {
         let mut event = WatchedEvent::decode(header.zxid, decoder)
             .map_err(|error| format!("an event is unreadable: {error}"))?;
         self.watches.fired(&event);
+        let is_inside = below_chroot(&event.path, &self.config.chroot).is_some();
         take_chroot_off(&mut event.path, &self.config.chroot);
-        outlet.deliver(Delivery::Event(&event));
+        outlet.deliver(match is_inside {
+            true => Delivery::Event(&event),
+            false => Delivery::OutsideEvent(&event),
+        });
         Ok(())
     }
 
@@ -138,7 +142,7 @@ impl<T> Session<T> {
         let result = match ErrorCode::from_code(header.error) {
             Some(code) => Err(code),
             None => match Response::decode(entry.op_code, decoder) {
-                Ok(response) => Ok(self.without_chroot(entry.op_code, response)),
+                Ok(response) => Ok(self.without_chroot(&entry, response)),
                 Err(reason) => return self.take_unreadable(entry, &reason.to_string(), outlet),
             },
         };
@@ -171,14 +175,14 @@ impl<T> Session<T> {
     }
 
     /// Paths in a record, as the client sees them.
-    fn without_chroot(&self, op_code: OpCode, mut response: Response) -> Response {
+    fn without_chroot(&self, entry: &Entry<T>, mut response: Response) -> Response {
         let chroot = self.config.chroot.as_str();
-        if chroot.is_empty() {
+        if chroot.is_empty() || entry.is_absolute {
             return response;
         }
         match &mut response {
             Response::Path(path) | Response::Created { path, .. } => take_chroot_off(path, chroot),
-            Response::Names(paths) if op_code == OpCode::GetEphemerals => {
+            Response::Names(paths) if entry.op_code == OpCode::GetEphemerals => {
                 // The service compares plain prefixes: /app finds /apple too.
                 paths.retain(|path| below_chroot(path, chroot).is_some());
                 paths.iter_mut().for_each(|path| take_chroot_off(path, chroot));

@@ -34,6 +34,9 @@ impl Outlet<u32> for Recorder {
                 Err(code) => format!("reply {request_id} {zxid} {code:?}"),
             },
             Delivery::Event(event) => format!("{:?} {}", event.event_type, event.path),
+            Delivery::OutsideEvent(event) => {
+                format!("outside {:?} {}", event.event_type, event.path)
+            }
             Delivery::State(state) => format!("{state:?}"),
         });
     }
@@ -109,15 +112,22 @@ impl Harness {
 
     /// Submits a request; its number is the completion's, the id's and the xid's.
     fn submit(&mut self, request: &Request<'_>) -> u32 {
+        let chroot = self.session.config.chroot.clone();
+        self.submit_below(&chroot, request)
+    }
+
+    fn submit_below(&mut self, root: &str, request: &Request<'_>) -> u32 {
+        let is_absolute = root != self.session.config.chroot;
         self.requests += 1;
         let number = self.requests;
         let op_code = request.op_code();
         let xid = if op_code == OpCode::Auth { xid::AUTH } else { number as i32 };
         let mut out = BytesMut::new();
-        put_request_below(&mut out, xid, &self.session.config.chroot, request);
+        put_request_below(&mut out, xid, root, request);
         let bytes = out.freeze();
         let (request_id, frame) = (number.into(), bytes.clone());
-        let entry = Entry { request_id, xid, op_code, frame, resends: 0, completion: number };
+        let completion = number;
+        let entry = Entry { request_id, xid, op_code, is_absolute, frame, resends: 0, completion };
         let batch = Batch { bytes, entries: vec![entry] };
         self.session.submit(batch, self.now, &mut self.recorder);
         number
@@ -539,6 +549,25 @@ fn a_chroot_is_put_before_every_path_and_taken_off_again() {
     client.event(EventType::NodeDataChanged, "/app");
     client.event(EventType::NodeCreated, "/app/a/b");
     assert_eq!(client.stream(), ["NodeDataChanged /", "NodeCreated /a/b"]);
+}
+
+#[test]
+fn absolute_paths_and_events_outside_the_chroot_are_those_of_the_real_root() {
+    let mut client = Harness::new(|config| config.chroot = "/app".into());
+    client.connect();
+    client.submit_below("", &watch("/locks/a"));
+    client.submit_below("", &create("/app/a"));
+    let failing = client.submit_below("", &get("/app/b"));
+    assert_eq!(client.sent()[..2], ["1 getData /locks/a", "2 create2 /app/a"]);
+    client.reply(1, 5, 0, value()).unwrap();
+    client.reply(2, 5, 0, created("/app/a")).unwrap();
+    client.reply(3, 5, -101, Response::Empty).unwrap();
+    assert_eq!(client.recorder.results[&2].clone().unwrap().response, created("/app/a"));
+    assert_eq!(client.error(failing).to_string(), "getData /app/b: no such znode");
+    client.stream();
+    client.event(EventType::NodeDeleted, "/locks/a");
+    client.event(EventType::NodeDeleted, "/app/locks/a");
+    assert_eq!(client.stream(), ["outside NodeDeleted /locks/a", "NodeDeleted /locks/a"]);
 }
 
 fn created(path: &str) -> Response {

@@ -43,6 +43,9 @@ fn recorder() -> (impl Sink, mpsc::Receiver<String>) {
         let line = match delivery {
             Delivery::Reply { request_id, .. } => format!("reply {request_id}"),
             Delivery::Event(event) => format!("{:?} {}", event.event_type, event.path),
+            Delivery::OutsideEvent(event) => {
+                format!("outside {:?} {}", event.event_type, event.path)
+            }
             Delivery::State(state) => format!("{state:?}"),
         };
         let _ = lines.send(line);

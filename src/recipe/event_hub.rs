@@ -35,7 +35,12 @@ impl EventHub {
 
     /// Wakes those who wait for `event`'s path.
     pub fn event(&self, event: &WatchedEvent) {
-        for waiter in self.lock().remove(&event.path).into_iter().flatten() {
+        self.wake(&event.path);
+    }
+
+    /// Wakes those who wait for an event on `path`.
+    pub fn wake(&self, path: &str) {
+        for waiter in self.lock().remove(path).into_iter().flatten() {
             // A waiter that is gone needs no event.
             let _ = waiter.send(());
         }
@@ -59,7 +64,7 @@ impl Sink for EventHub {
             Delivery::State(
                 SessionState::Expired | SessionState::AuthFailed | SessionState::Closed,
             ) => self.session_ended(),
-            Delivery::State(_) | Delivery::Reply { .. } => {}
+            Delivery::State(_) | Delivery::Reply { .. } | Delivery::OutsideEvent(_) => {}
         }
     }
 }

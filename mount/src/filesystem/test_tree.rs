@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use znodefs::client::{Reply, SessionState};
+use znodefs::recipe::EventHub;
 use znodefs::wire::{Decoder, Encode, Request, Response};
 use znodefs::{Acl, CreateMode, OpCode, SessionId, Stat, Zxid};
 use znodefs_server::request_processor::{
@@ -51,7 +52,7 @@ enum Interlude {
 
 /// The service; clones share the tree.
 #[derive(Clone)]
-pub struct TestTree(Arc<Mutex<State>>);
+pub struct TestTree(Arc<Mutex<State>>, EventHub);
 
 impl TestTree {
     /// An empty tree with two sessions.
@@ -67,7 +68,7 @@ impl TestTree {
             interludes: VecDeque::new(),
             log: Vec::new(),
         };
-        let tree = TestTree(Arc::new(Mutex::new(state)));
+        let tree = TestTree(Arc::new(Mutex::new(state)), EventHub::new());
         tree.open_session(OURS);
         tree.open_session(THEIRS);
         tree
@@ -217,6 +218,18 @@ fn is_write(op_code: OpCode) -> bool {
 }
 
 impl Service for TestTree {
+    fn submit_absolute(&self, request: &Request<'_>) -> PendingReply {
+        self.submit(request)
+    }
+
+    fn chroot(&self) -> &str {
+        ""
+    }
+
+    fn events(&self) -> &EventHub {
+        &self.1
+    }
+
     fn submit(&self, request: &Request<'_>) -> PendingReply {
         let op_code = request.op_code();
         let interlude = {
