@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "server/src/codec.rs",
     "server/src/request_processor",
     "server/src/request_processor.rs",
+    "server/src/session_tracker.rs",
     "server/src/tree",
     "server/src/txn.rs",
     "server/src/zab",
