@@ -30,3 +30,4 @@ mod test_replica;
 mod test_steps;
 pub mod tree;
 pub mod txn;
+pub mod zab;

@@ -1,0 +1,1 @@
+//! The protocol's unit tests, one file a phase: set a state, one call, compare the effects.
