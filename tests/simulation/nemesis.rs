@@ -1,0 +1,379 @@
+//! What goes wrong: crashes, partitions, pauses, slow disks, wiped disks, broken connections; then the
+//! end of it, after which everything must become well.
+
+use znodefs::Zxid;
+use znodefs_server::zab::{ConnectionId, Event, Packet, RoleKind};
+
+use crate::database::Database;
+use crate::disk::Disk;
+use crate::invariants::{Check, check_adopted, check_recovery, violation};
+use crate::network::{Side, Wire};
+use crate::plan::{DURATION_US, Plan};
+use crate::world::{Happening, Message, World};
+
+impl World {
+    /// One fault, and the plan of the next.
+    pub fn fault(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.counts.faults += 1;
+        let delay = self.random.around(self.plan.fault_mean_us);
+        self.schedule_in(delay, Happening::Fault);
+        let node = self.random.below(self.nodes.len());
+        match self.random.below(100) {
+            0..=17 => self.crash(node),
+            18..=31 => {
+                // In the middle of something.
+                let effects = self.random.between(0, 200);
+                self.nodes[node].crash_in = Some(effects);
+            }
+            32..=39 => self.crash_leader(),
+            40..=42 => self.crash_all(),
+            43..=48 => self.isolate(node),
+            49..=52 => self.isolate_leader(),
+            53..=57 => self.split(),
+            58..=63 => self.block_one_way(),
+            64..=66 => self.flap(node),
+            67..=73 => self.break_connection(),
+            74..=76 => self.appoint(node),
+            77..=83 => self.pause(node),
+            84..=88 => self.slow_down_disk(node),
+            89..=92 => self.shut_down(node),
+            93..=94 => self.wipe(node),
+            95..=96 => self.bounce(node),
+            _ => self.free_all_ways(),
+        }
+    }
+
+    fn some_time(&mut self) -> u64 {
+        match self.random.below(10) {
+            0 => self.random.between(5_000_000, 15_000_000),
+            1..=4 => self.random.between(500_000, 5_000_000),
+            _ => self.random.between(1_000, 500_000),
+        }
+    }
+
+    /// A power failure of one node; it starts again later.
+    pub fn crash(&mut self, node: usize) {
+        if self.nodes[node].zab.is_none() {
+            return;
+        }
+        self.counts.crashes += 1;
+        self.trace.note(self.now, node, "crash");
+        self.end_process(node);
+        let delay = self.some_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    fn end_process(&mut self, node: usize) {
+        let incarnation = self.nodes[node].incarnation;
+        for (connection, side) in self.network.connections_of(node, incarnation) {
+            self.network.release(connection, side);
+            let delay = match self.random.one_in(10) {
+                true => self.random.between(100_000, 5_000_000),
+                false => self.random.between(50, 5_000),
+            };
+            self.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
+        }
+        self.nodes[node].crash(&mut self.random);
+        self.look_at_links(node);
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |node: &crate::node::Node| {
+            node.zab.as_ref().is_some_and(|zab| zab.role() == RoleKind::Leading)
+        };
+        self.nodes.iter().position(leads)
+    }
+
+    fn crash_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.crash(leader);
+        }
+    }
+
+    fn isolate_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.isolate(leader);
+        }
+    }
+
+    /// An election, or a leader that hands over, may name the wrong one: it is only a hint, and
+    /// nothing may depend on it but time.
+    fn appoint(&mut self, node: usize) {
+        let Some(leader) = self.leader() else { return };
+        let incarnation = self.nodes[leader].incarnation;
+        let successor = Plan::id(node);
+        if node >= self.plan.voters {
+            return;
+        }
+        self.trace.note(self.now, node, "named as successor");
+        for (connection, _) in self.network.connections_of(leader, incarnation) {
+            let connection = ConnectionId(connection as u64);
+            let packet = Message::Packet(Packet::Handover { successor });
+            self.transmit(leader, connection, Wire::Message(packet));
+        }
+    }
+
+    fn crash_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.crash(node);
+        }
+    }
+
+    /// Crash and immediate restart.
+    fn bounce(&mut self, node: usize) {
+        if self.nodes[node].zab.is_some() {
+            self.counts.crashes += 1;
+            self.end_process(node);
+            self.start(node);
+        }
+    }
+
+    /// A node's process starts.
+    pub fn start(&mut self, node: usize) {
+        if self.nodes[node].zab.is_some() {
+            return;
+        }
+        self.trace.note(self.now, node, "start");
+        let seed = self.random.next();
+        let event = self.nodes[node].start(&self.plan, node, seed);
+        let check = self.check_start(node);
+        self.check(check);
+        self.feed(node, event);
+        self.look_at_links(node);
+    }
+
+    fn check_start(&self, node: usize) -> Check {
+        let state = &self.nodes[node];
+        let mut before = state.disk.base;
+        for entry in &state.disk.log {
+            self.invariants.history.append(node, before, entry)?;
+            before = entry.zxid;
+        }
+        let order = &self.invariants.total_order;
+        check_adopted(node, &state.disk, order)?;
+        check_recovery(node, &state.disk, &state.database, order)
+    }
+
+    /// Everyone finds out, in its own time, whether a node is reachable.
+    fn look_at_links(&mut self, node: usize) {
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                for (node, peer) in [(node, peer), (peer, node)] {
+                    let delay = match self.random.one_in(10) {
+                        true => self.random.between(10_000, 2_000_000),
+                        false => self.random.between(100, 10_000),
+                    };
+                    self.schedule_in(delay, Happening::Link { node, peer });
+                }
+            }
+        }
+    }
+
+    /// Blocks or frees a way, and lets what waited there go on.
+    pub fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
+        if self.healed && blocked || self.network.is_blocked(from, to) == blocked {
+            return;
+        }
+        self.network.set_blocked(from, to, blocked);
+        if !blocked {
+            for (connection, to, at) in self.network.resume() {
+                self.schedule(at, Happening::Arrival { connection, to });
+            }
+        }
+        self.look_at_links(from);
+    }
+
+    fn block_for(&mut self, time: u64, from: usize, to: usize) {
+        self.set_way(from, to, true);
+        self.schedule_in(time, Happening::Way { from, to, blocked: false });
+    }
+
+    fn isolate(&mut self, node: usize) {
+        self.trace.note(self.now, node, "isolated");
+        let time = self.some_time();
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.block_for(time, node, peer);
+                self.block_for(time, peer, node);
+            }
+        }
+    }
+
+    fn split(&mut self) {
+        let time = self.some_time();
+        let side: Vec<bool> = self.nodes.iter().map(|_| self.random.percent(50)).collect();
+        for from in 0..side.len() {
+            for to in 0..side.len() {
+                if side[from] != side[to] {
+                    self.block_for(time, from, to);
+                }
+            }
+        }
+    }
+
+    fn block_one_way(&mut self) {
+        let (from, to) = (self.random.below(self.nodes.len()), self.random.below(self.nodes.len()));
+        if from != to {
+            let time = self.some_time();
+            self.block_for(time, from, to);
+        }
+    }
+
+    fn flap(&mut self, node: usize) {
+        let mut at = 0;
+        for _ in 0..self.random.between(3, 10) {
+            let (down, up) = (self.random.between(1, 300_000), self.random.between(1, 300_000));
+            for peer in 0..self.nodes.len() {
+                for (from, to) in [(node, peer), (peer, node)] {
+                    if from != to {
+                        self.schedule_in(at, Happening::Way { from, to, blocked: true });
+                        self.schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                    }
+                }
+            }
+            at += down + up;
+        }
+    }
+
+    fn free_all_ways(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                self.set_way(from, to, false);
+            }
+        }
+    }
+
+    /// The two sides notice at different times, so that a second connection may overlap the first.
+    fn break_connection(&mut self) {
+        let open = self.network.open_connections();
+        if open.is_empty() {
+            return;
+        }
+        let connection = open[self.random.below(open.len())];
+        for side in [Side::Learner, Side::Leader] {
+            let delay = match self.random.percent(50) {
+                true => self.random.between(0, 10_000),
+                false => self.random.between(10_000, 3_000_000),
+            };
+            self.schedule_in(delay, Happening::Reset { connection, side });
+        }
+    }
+
+    fn pause(&mut self, node: usize) {
+        let time = self.some_time();
+        self.nodes[node].paused_until = self.now + time;
+        self.trace.note(self.now, node, "pause");
+    }
+
+    fn slow_down_disk(&mut self, node: usize) {
+        self.nodes[node].disk.slowness_us = match self.random.percent(30) {
+            true => 0,
+            false => self.random.between(1_000, 1_000_000),
+        };
+    }
+
+    /// A clean shutdown; the process starts again later.
+    fn shut_down(&mut self, node: usize) {
+        if self.nodes[node].zab.is_some() {
+            self.feed(node, Event::Shutdown);
+        }
+    }
+
+    /// The process has ended cleanly. What it sent before is on its way.
+    pub fn retire(&mut self, node: usize) {
+        self.counts.handovers += 1;
+        self.trace.note(self.now, node, "retired");
+        self.end_process(node);
+        let delay = self.some_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    /// A crashed node comes back with an empty disk. It must be a minority that does: a quorum needs
+    /// its data.
+    fn wipe(&mut self, node: usize) {
+        let majority = self.plan.voters / 2 + 1;
+        let with_data = (0..self.plan.voters)
+            .filter(|other| *other != node && self.nodes[*other].disk.current_epoch.0 > 0)
+            .count();
+        let voter = node < self.plan.voters;
+        if voter && with_data < majority {
+            return;
+        }
+        self.counts.wipes += 1;
+        if self.nodes[node].zab.is_some() {
+            self.end_process(node);
+            let delay = self.some_time();
+            self.schedule_in(delay, Happening::Start { node });
+        }
+        self.trace.note(self.now, node, "wiped");
+        self.nodes[node].wiped = std::mem::replace(&mut self.nodes[node].disk, Disk::new());
+        self.nodes[node].database = Database::new();
+    }
+
+    /// The end of all faults.
+    pub fn heal(&mut self) {
+        self.healed = true;
+        self.trace.note(self.now, 0, "heal");
+        self.free_all_ways();
+        self.network.loss_percent = 0;
+        for node in 0..self.nodes.len() {
+            let state = &mut self.nodes[node];
+            state.crash_in = None;
+            state.disk.slowness_us = 0;
+            state.paused_until = state.paused_until.min(self.now + 1);
+            self.schedule_in(1_000, Happening::Start { node });
+            self.look_at_links(node);
+        }
+        self.schedule_in(100_000, Happening::Inspect);
+    }
+
+    /// Liveness after heal: one leader within a bound, everybody serves, all are equal, and a write
+    /// through each takes effect everywhere.
+    pub fn inspect(&mut self) {
+        let well = self.ailment();
+        match well {
+            None if self.final_writes > 0 => {
+                self.done = true;
+                self.counts.recovery_us = self.now - DURATION_US;
+                return;
+            }
+            None => {
+                self.final_writes = self.nodes.len();
+                for node in 0..self.nodes.len() {
+                    self.write(node);
+                }
+            }
+            Some(ailment) => {
+                if self.now > DURATION_US + self.plan.recovery_us() {
+                    self.check(violation("everything becomes well after the last fault", ailment));
+                    return;
+                }
+            }
+        }
+        self.schedule_in(50_000, Happening::Inspect);
+    }
+
+    fn ailment(&self) -> Option<String> {
+        let mut leaders = 0;
+        let mut ends: Vec<Zxid> = Vec::new();
+        for (node, state) in self.nodes.iter().enumerate() {
+            let Some(zab) = &state.zab else { return Some(format!("node {node} is down")) };
+            if !state.serving {
+                return Some(format!("node {node} does not serve: {:?}", zab.role()));
+            }
+            leaders += usize::from(zab.role() == RoleKind::Leading);
+            ends.push(state.database.zxid);
+            ends.push(zab.last_logged());
+        }
+        if leaders != 1 {
+            return Some(format!("{leaders} replicas lead"));
+        }
+        if ends.iter().any(|end| *end != ends[0]) {
+            return Some(format!("the replicas differ: {ends:?}"));
+        }
+        None
+    }
+}
