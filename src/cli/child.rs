@@ -66,6 +66,8 @@ pub struct Child {
     command: Command,
     terminal: Option<Terminal>,
     guard: Option<Arc<Guard>>,
+    /// The signal with which we were told to end while it ran.
+    told_to_end: Option<Signal>,
 }
 
 impl Child {
@@ -102,12 +104,23 @@ impl Child {
             Failure::with_code(format!("cannot start {program}: {error}"), NOT_STARTED)
         })?;
         let group = Pid::from_raw(process.id() as i32);
-        Ok(Child { process, command: Command { group, strangers }, terminal, guard: None })
+        Ok(Child {
+            process,
+            command: Command { group, strangers },
+            terminal,
+            guard: None,
+            told_to_end: None,
+        })
     }
 
     /// The processes it consists of.
     pub fn command(&self) -> &Command {
         &self.command
+    }
+
+    /// The first signal with which we, and so the command, were told to end.
+    pub fn told_to_end(&self) -> Option<Signal> {
+        self.told_to_end
     }
 
     /// Puts it under guard.
@@ -121,7 +134,12 @@ impl Child {
             Signal::SIGCHLD => {}
             // The shell has put us into the foreground or the background.
             Signal::SIGCONT => self.go_on(),
-            signal => self.command.signal_group(signal),
+            signal => {
+                if signals::ends(signal) {
+                    self.told_to_end.get_or_insert(signal);
+                }
+                self.command.signal_group(signal);
+            }
         }
     }
 

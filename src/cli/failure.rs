@@ -68,18 +68,27 @@ impl Failure {
         }
     }
 
+    /// What the user is told; empty where there is nothing to be told.
+    pub fn message(&self) -> &str {
+        match self {
+            Failure::Failed(message) | Failure::WithCode(message, _) | Failure::Usage(message) => {
+                message
+            }
+            Failure::OutputClosed => "",
+        }
+    }
+
     /// Tells the user; returns the process's exit code.
     pub fn report(self) -> ExitCode {
-        let (message, code) = match self {
-            Failure::Failed(message) => (message, 1),
-            Failure::WithCode(message, code) => (message, code),
-            Failure::Usage(message) => (message, 2),
-            Failure::OutputClosed => return ExitCode::SUCCESS,
-        };
-        if !message.is_empty() {
-            say(&message);
+        if !self.message().is_empty() {
+            say(self.message());
         }
-        ExitCode::from(code)
+        ExitCode::from(match self {
+            Failure::Failed(_) => 1,
+            Failure::WithCode(_, code) => code,
+            Failure::Usage(_) => 2,
+            Failure::OutputClosed => 0,
+        })
     }
 }
 

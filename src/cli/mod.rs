@@ -8,12 +8,14 @@ mod child;
 mod create;
 mod elect;
 mod failure;
+mod follow;
 mod get;
 mod guard;
 mod lock;
 mod ls;
 mod output;
 mod process_tree;
+mod register;
 mod rm;
 mod service;
 mod set;
@@ -21,6 +23,8 @@ mod signals;
 mod stat;
 mod terminal;
 mod tree_walk;
+mod wait;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -113,6 +117,9 @@ enum Once {
 enum Stay {
     Lock(lock::Lock),
     Elect(elect::Elect),
+    Watch(watch::Watch),
+    Wait(wait::Wait),
+    Register(register::Register),
 }
 
 /// Runs the command line.
@@ -137,6 +144,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Once(command) => run_once(command, &service).await,
         Command::Stay(Stay::Lock(lock)) => lock.run(&service).await,
         Command::Stay(Stay::Elect(elect)) => elect.run(&service).await,
+        Command::Stay(Stay::Watch(watch)) => watch.run(&service).await,
+        Command::Stay(Stay::Wait(wait)) => wait.run(&service).await,
+        Command::Stay(Stay::Register(register)) => register.run(&service).await,
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::failure::Failure;
 
-/// Caught to be passed on to a command; the first four end a command that only waits.
+/// Caught to be passed on to a command.
 const CAUGHT: [Signal; 8] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -59,14 +59,17 @@ impl Signals {
     pub async fn next_ending(&mut self) -> Signal {
         loop {
             match self.next().await {
-                signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
-                    return signal;
-                }
+                signal if ends(signal) => return signal,
                 Signal::SIGTSTP => stop(Signal::SIGTSTP),
                 _ => {}
             }
         }
     }
+}
+
+/// Whether a signal ends who has no other use for it.
+pub fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
 }
 
 /// Whether a signal was ignored already when this process was started.
