@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use znodefs_tests::binaries::{python, source_directory};
-use znodefs_tests::{Process, Server, wait_until};
+use znodefs_tests::{Process, wait_until};
 
 use crate::world::{SOON, Service};
 

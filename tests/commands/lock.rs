@@ -1,7 +1,7 @@
 //! `znode lock` while the service is well: grammar, exit codes, signals, queue.
 
 use nix::sys::signal::Signal;
-use znodefs_tests::{Server, wait_until};
+use znodefs_tests::wait_until;
 
 use crate::world::{SOON, Service, count_processes, wait_until_gone};
 

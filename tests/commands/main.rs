@@ -6,4 +6,8 @@ mod kazoo;
 mod lock;
 mod outage;
 mod proxy;
+mod register;
+mod terminal;
+mod wait;
+mod watch;
 mod world;

@@ -14,13 +14,18 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// A replica with a directory for what the commands under test leave.
 pub struct Service {
-    pub server: Znoded,
+    pub server: Box<dyn Server>,
     pub directory: Directory,
 }
 
 impl Service {
     pub fn new() -> Service {
-        Service { server: Znoded::start(), directory: Directory::new() }
+        Service::of(Box::new(Znoded::start()))
+    }
+
+    /// The same with another server.
+    pub fn of(server: Box<dyn Server>) -> Service {
+        Service { server, directory: Directory::new() }
     }
 
     /// A shell whose `znode` reaches the replica at `address`.

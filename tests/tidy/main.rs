@@ -13,6 +13,9 @@ const FILE_LINES_MAX: usize = 800;
 const PURE: &[&str] = &[
     "src/acl.rs",
     "src/path.rs",
+    "src/recipe/contender.rs",
+    "src/recipe/lease.rs",
+    "src/recipe/watched_tree.rs",
     "src/stat.rs",
     "src/wire",
     "src/zxid.rs",
