@@ -9,6 +9,7 @@ mod attributes;
 mod create;
 mod directories;
 mod files;
+mod lifetime;
 pub mod listing;
 mod remove;
 mod rename;
@@ -40,10 +41,13 @@ use crate::naming::{self, FileName, NameError};
 use crate::permission::Identities;
 use crate::service::{Service, ServiceError, Znodes};
 
+use lifetime::SharedLifetimes;
+
 pub use attributes::AttributeChange;
 pub use create::Opened;
 pub use directories::{DirectoryEntry, Space};
 pub use files::{Closed, ReadNow, WrittenNow};
+pub use lifetime::Ending;
 pub use rename::RenameKind;
 pub use status::Statistics;
 
@@ -85,6 +89,7 @@ pub struct Filesystem {
     settings: Settings,
     inodes: Mutex<InodeTable>,
     handles: HandleTable,
+    lifetimes: SharedLifetimes,
     statistics: Statistics,
     size: directories::TreeSize,
     /// Whether it was said that some names cannot be shown.
@@ -122,6 +127,7 @@ impl Filesystem {
             settings,
             inodes: Mutex::new(InodeTable::new(root)),
             handles: HandleTable::default(),
+            lifetimes: SharedLifetimes::default(),
             statistics: Statistics::default(),
             size: directories::TreeSize::default(),
             unshown_told: AtomicBool::new(false),

@@ -411,6 +411,13 @@ impl fuser::Filesystem for Adapter {
                 };
                 self.answer(reply, work, respond_empty);
             }
+            Closed::MustEnd(ending) => {
+                let work = |fs: Arc<Filesystem>| async move {
+                    fs.end_closed(ending).await;
+                    Ok(())
+                };
+                self.answer(reply, work, respond_empty);
+            }
         }
     }
 

@@ -4,14 +4,16 @@ use std::ffi::OsStr;
 
 use bytes::Bytes;
 use fuser::Errno;
-use znodefs::{ErrorCode, path};
+use znodefs::{ErrorCode, Stat, path};
 
 use super::{Directory, Entry, Filesystem};
 use crate::caller::Caller;
 use crate::errno;
 use crate::inode_table::{View, Znode};
+use crate::lifetimes::LifetimeId;
 use crate::naming::{self, FileName};
 use crate::open_file::{OpenFile, OpenMode};
+use crate::process::Process;
 use crate::service::{NewZnode, ServiceError};
 use crate::suffix::Suffix;
 
@@ -30,10 +32,12 @@ struct Made {
     shown: String,
     path: String,
     znode: Znode,
+    /// What it lives as long as, when that is shorter than the session.
+    lifetime: Option<LifetimeId>,
 }
 
 /// How many digits the service appends to the name of a sequential znode.
-const COUNTER_DIGITS: &str = "0000000000";
+pub(super) const COUNTER_DIGITS: &str = "0000000000";
 
 impl Filesystem {
     /// `MKDIR`: a znode without data.
@@ -50,7 +54,7 @@ impl Filesystem {
             // A directory is not created by opening it.
             return Err(Errno::EINVAL);
         }
-        let made = self.make(&directory, &znode_name, &suffix, None, (mode, true)).await?;
+        let made = self.make(caller, &directory, &znode_name, &suffix, None, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
         Ok(self.tell(parent, made, View::Directory))
     }
@@ -74,8 +78,8 @@ impl Filesystem {
         if suffix.file_descriptor {
             return Err(Errno::EINVAL);
         }
-        let made =
-            self.make(&directory, &znode_name, &suffix, Some(Bytes::new()), (mode, true)).await?;
+        let data = Some(Bytes::new());
+        let made = self.make(caller, &directory, &znode_name, &suffix, data, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
         Ok(self.tell(parent, made, View::File))
     }
@@ -101,9 +105,9 @@ impl Filesystem {
         if exclusive {
             self.add_flags(caller, &mut suffix, flags)?;
         }
-        let made = self
-            .make(&directory, &znode_name, &suffix, Some(Bytes::new()), (mode, exclusive))
-            .await?;
+        let data = Some(Bytes::new());
+        let made =
+            self.make(caller, &directory, &znode_name, &suffix, data, (mode, exclusive)).await?;
         let Ok(made) = made else {
             return self.open_found(caller, &directory, &znode_name, &suffix, flags).await;
         };
@@ -113,9 +117,13 @@ impl Filesystem {
         } else {
             OpenFile::created(open_mode, opener)
         };
-        let stat = made.znode.stat;
+        let (stat, lifetime) = (made.znode.stat, made.lifetime);
         let entry = self.tell(parent, made, View::File);
-        Ok((entry, self.add_file(entry.attributes.ino.0, file, &stat)))
+        let opened = self.add_file(entry.attributes.ino.0, file, &stat);
+        if let Some(lifetime) = lifetime.filter(|_| suffix.file_descriptor) {
+            self.lifetimes.lock().bind(lifetime, opened.handle);
+        }
+        Ok((entry, opened))
     }
 
     /// What the open flags ask for beside the name.
@@ -135,15 +143,15 @@ impl Filesystem {
     /// Creates a znode. `Err(())` inside says that it exists.
     async fn make(
         &self,
+        caller: Caller,
         directory: &Directory,
         znode_name: &str,
         suffix: &Suffix,
         data: Option<Bytes>,
         (mode, exclusive): (u32, bool),
     ) -> Result<Result<Made, ()>, Errno> {
-        if suffix.file_descriptor || suffix.process.is_some() {
-            return Err(Errno::EOPNOTSUPP);
-        }
+        let process =
+            suffix.process.map(|number| Process::of_caller(caller, number)).transpose()?;
         if suffix.sequential {
             let longest = format!("{znode_name}{COUNTER_DIGITS}");
             naming::file_name(&longest, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
@@ -158,22 +166,50 @@ impl Filesystem {
             mode: suffix.create_mode(),
             ttl_ms: suffix.time_to_live_ms(),
         };
+        let Some((path, stat)) = self.create_surely(&new, exclusive).await? else {
+            return Ok(Err(()));
+        };
+        let lifetime = (suffix.file_descriptor || process.is_some())
+            .then(|| self.lifetimes.lock().begin(&path, &stat));
+        if let (Some(lifetime), Some(process)) = (lifetime, process) {
+            self.follow_process(lifetime, process);
+        }
+        let made_name = path::name(&path);
+        let shown = naming::file_name(made_name, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
+        let znode = Znode { stat, acl: acl.into(), null_data };
+        Ok(Ok(Made { shown, path, znode, lifetime }))
+    }
+
+    /// Creates a znode, finding out what became of it when an answer is lost; `None` when there is one
+    /// of that name.
+    async fn create_surely(
+        &self,
+        new: &NewZnode<'_>,
+        exclusive: bool,
+    ) -> Result<Option<(String, Stat)>, Errno> {
+        let service = self.znodes.service();
+        let (session, before) = (service.session_id(), service.last_zxid());
         let mut lost = false;
-        let (path, stat) = loop {
-            match self.znodes.create(&new).await {
-                Ok(created) => break created,
-                Err(ServiceError::OutcomeUnknown) if !suffix.sequential => lost = true,
+        loop {
+            match self.znodes.create(new).await {
+                Ok(created) => return Ok(Some(created)),
+                // An ephemeral that nobody knows of would outlive everything that it should end with.
+                Err(ServiceError::OutcomeUnknown) if new.mode.is_ephemeral() => {
+                    match self.find_unconfirmed(new, session, before).await {
+                        Ok(Some(found)) => return Ok(Some(found)),
+                        Ok(None) => {}
+                        Err(error) => return Err(errno::from_service(&error)),
+                    }
+                }
+                Err(ServiceError::OutcomeUnknown) if !new.mode.is_sequential() => lost = true,
                 // Who alone may have it must not be told so, nor the contrary, on a guess.
                 Err(ServiceError::Code(ErrorCode::NodeExists)) if lost && exclusive => {
                     return Err(Errno::ETIMEDOUT);
                 }
-                Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(Err(())),
+                Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(None),
                 Err(error) => return Err(errno::from_service(&error)),
             }
-        };
-        let made_name = path::name(&path);
-        let shown = naming::file_name(made_name, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
-        Ok(Ok(Made { shown, path, znode: Znode { stat, acl: acl.into(), null_data } }))
+        }
     }
 
     /// The entry of a znode that was made in a directory, under its real name.

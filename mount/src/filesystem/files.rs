@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use znodefs::{ErrorCode, Stat};
 
 use super::create::{Opened, open_mode};
+use super::lifetime::Ending;
 use super::{Filesystem, status, value_length_max, want};
 use crate::caller::Caller;
 use crate::changes::Changes;
@@ -45,6 +46,8 @@ pub enum Closed {
     Done,
     /// Go on with [`Filesystem::commit_released`].
     MustCommit(Arc<FileHandle>, Releasing),
+    /// Go on with [`Filesystem::end_closed`].
+    MustEnd(Ending),
 }
 
 impl Filesystem {
@@ -241,6 +244,9 @@ impl Filesystem {
     /// taken: an open that comes later then waits for what is still to be committed.
     pub fn release(&self, handle: u64) -> Closed {
         let Some(Handle::File(file)) = self.handles.remove(handle) else { return Closed::Done };
+        if let Some(ending) = self.ending_of(handle, file.inode) {
+            return Closed::MustEnd(ending);
+        }
         if !file.file.lock().is_changed() {
             return Closed::Done;
         }

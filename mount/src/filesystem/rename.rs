@@ -154,6 +154,10 @@ impl Filesystem {
         // A target that is set stays the same znode.
         let is_set = matches!(operations.first(), Some(Operation::Set { .. }));
         let acl = target_acl.filter(|_| is_set);
+        match is_set {
+            true => self.lifetimes.lock().deleted(&from.path),
+            false => self.lifetimes.lock().moved(&from.path, &to.path, &stats),
+        }
         let (replaced, moved) = {
             let mut inodes = self.inodes.lock();
             let replaced = inodes.rename(from.name(), to.name(), &to.path, &stats, acl);

@@ -1,5 +1,7 @@
 //! The operations on a tree in this process, with other clients coming between.
 
+mod lifetimes;
+
 use std::ffi::OsStr;
 
 use fuser::{Errno, FileAttr, FileType, TimeOrNow};
@@ -119,8 +121,12 @@ impl Mount {
             Some(file) => self.filesystem.commit(&file).await,
             None => Ok(()),
         };
-        if let Closed::MustCommit(file, releasing) = self.filesystem.release(handle) {
-            self.filesystem.commit_released(&file, releasing).await;
+        match self.filesystem.release(handle) {
+            Closed::Done => {}
+            Closed::MustCommit(file, releasing) => {
+                self.filesystem.commit_released(&file, releasing).await;
+            }
+            Closed::MustEnd(ending) => self.filesystem.end_closed(ending).await,
         }
         flushed
     }
