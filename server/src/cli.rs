@@ -172,7 +172,6 @@ async fn serve(arguments: &Arguments, config: ServerConfig) -> Result<(), Failur
 /// ZooKeeper's exit codes where they fit.
 fn code(error: &StartError) -> u8 {
     match error {
-        StartError::Ensemble { .. } => 2,
         StartError::Storage(StorageError::Snapshot(_) | StorageError::SnapshotsMissing { .. }) => {
             10
         }

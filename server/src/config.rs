@@ -29,6 +29,8 @@ pub struct ServerConfig {
     pub server_id: ServerId,
     /// The ensemble (`server.N`); empty for a replica alone.
     pub members: Vec<Member>,
+    /// Whether the only member of its ensemble stands alone (`standaloneEnabled`).
+    pub standalone_enabled: bool,
     /// Whether an empty data directory may take part in forming an ensemble (`--initialize`).
     pub initialize: bool,
     /// The unit of the other times (`tickTime`).
@@ -199,6 +201,7 @@ impl ServerConfig {
             client_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             server_id: ServerId(0),
             members: Vec::new(),
+            standalone_enabled: true,
             initialize: false,
             tick,
             init_limit: 10,
@@ -261,6 +264,12 @@ impl ServerConfig {
             self.client_address = SocketAddr::new(ip, client.port);
         }
         Ok(())
+    }
+
+    /// Whether this replica is one of an ensemble: there are several, or the only one is not to stand
+    /// alone (`standaloneEnabled=false`).
+    pub fn is_member(&self) -> bool {
+        self.members.len() > 1 || (!self.members.is_empty() && !self.standalone_enabled)
     }
 
     /// How many members vote.

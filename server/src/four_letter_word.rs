@@ -11,12 +11,16 @@ use znodefs::{OpCode, SessionId};
 use crate::connection::{Connection, Outbox, Phase};
 use crate::replica::Event;
 use crate::service::Service;
+use crate::status::{ReplicaRole, ReplicaStatus};
 
 /// The words that are understood.
 pub const WORDS: [&str; 15] = [
     "conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat",
     "wchc", "wchp", "wchs",
 ];
+
+/// What a replica without a leader says to whoever asks for more than whether it is there.
+pub const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 
 /// What a replica says its version is. Clients and monitoring parse the number.
 pub fn version() -> String {
@@ -28,9 +32,15 @@ pub async fn answer(word: &str, service: &Service, asking: &Connection) -> Strin
     if !service.config.four_letter_words.allows(word) {
         return format!("{word} is not executed because it is not in the whitelist.\n");
     }
+    let serving = service.status.lock().serving;
     match word {
         "ruok" => "imok".into(),
-        "isro" => "rw".into(),
+        "isro" => if serving { "rw" } else { "null" }.into(),
+        "srvr" | "stat" | "cons" | "crst" | "srst" | "mntr" | "dump" | "wchs" | "wchp" | "wchc"
+            if !serving =>
+        {
+            NOT_SERVING.into()
+        }
         "srvr" => server_state(service, None),
         "stat" => server_state(service, Some(asking)),
         "cons" => connections(service, asking),
@@ -80,7 +90,7 @@ fn server_state(service: &Service, with_clients: Option<&Connection>) -> String 
     line!(out, "Connections: {}", service.connections.len());
     line!(out, "Outstanding: {}", service.metrics.outstanding());
     line!(out, "Zxid: {zxid}");
-    line!(out, "Mode: standalone");
+    line!(out, "Mode: {}", service.status.lock().role.name());
     line!(out, "Node count: {node_count}");
     out
 }
@@ -169,7 +179,8 @@ fn monitor(service: &Service) -> String {
     let mut out = String::new();
     let latency = service.metrics.latency();
     line!(out, "zk_version\t{}", version());
-    line!(out, "zk_server_state\tstandalone");
+    let status = *service.status.lock();
+    line!(out, "zk_server_state\t{}", status.role.name());
     line!(out, "zk_avg_latency\t{:.4}", latency.average_ms);
     line!(out, "zk_max_latency\t{}", latency.max_ms);
     line!(out, "zk_min_latency\t{}", latency.min_ms);
@@ -191,7 +202,34 @@ fn monitor(service: &Service) -> String {
     line!(out, "zk_open_file_descriptor_count\t{open}");
     line!(out, "zk_max_file_descriptor_count\t{most}");
     line!(out, "zk_uptime\t{}", service.clock.monotonic_ms() - service.started_ms);
+    monitor_ensemble(service, &status, &mut out);
     out
+}
+
+/// What only a member of an ensemble has to say.
+fn monitor_ensemble(service: &Service, status: &ReplicaStatus, out: &mut String) {
+    let state = match status.role {
+        ReplicaRole::Standalone => return,
+        ReplicaRole::Looking => "looking",
+        ReplicaRole::Leader => "leading - broadcast",
+        ReplicaRole::Follower => "following - broadcast",
+        ReplicaRole::Observer => "observing - broadcast",
+    };
+    line!(out, "zk_server_id\t{}", service.config.server_id);
+    line!(out, "zk_peer_state\t{state}");
+    line!(out, "zk_quorum_size\t{}", status.voters);
+    line!(out, "zk_current_epoch\t{}", status.epoch.0);
+    if let Some(leader) = status.leader {
+        line!(out, "zk_leader_id\t{leader}");
+    }
+    line!(out, "zk_last_zxid\t{}", service.database.tree.read().last_applied());
+    if status.role == ReplicaRole::Leader {
+        let followers = status.learners.saturating_sub(status.synced_observers);
+        line!(out, "zk_learners\t{}", status.learners);
+        line!(out, "zk_followers\t{followers}");
+        line!(out, "zk_synced_followers\t{}", status.synced_followers);
+        line!(out, "zk_synced_observers\t{}", status.synced_observers);
+    }
 }
 
 /// How many descriptors the process has open, and may have; 0 where the system does not say.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod connection;
+pub mod ensemble;
 pub mod four_letter_word;
 pub mod link;
 pub mod local_request;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod service;
 pub mod session_id;
 pub mod session_tracker;
+pub mod status;
 #[cfg(test)]
 mod test_replica;
 #[cfg(test)]

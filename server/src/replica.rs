@@ -11,13 +11,17 @@
 mod broadcast;
 pub mod core_thread;
 mod delivery;
+mod forwarded_request;
+mod member;
 mod outstanding;
 mod requests;
 mod sessions;
 pub mod snapshot_task;
+mod submitted;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -26,14 +30,17 @@ use znodefs::{Epoch, OpCode, SessionId, Zxid};
 
 use crate::config::ServerConfig;
 use crate::connection::{Connection, ConnectionId, RawRequest};
+use crate::ensemble::MemberEvent;
 use crate::metrics::Metrics;
 use crate::request_processor::{RequestProcessor, RequestProcessorOptions};
 use crate::service::Database;
 use crate::session_id::{PasswordKey, SessionIdAllocator};
 use crate::session_tracker::SessionTracker;
 use crate::txn::Txn;
+use crate::zab;
 
 use broadcast::Broadcast;
+use member::Member;
 use outstanding::OutstandingQueue;
 
 /// The sessions that come due, by the milliseconds until then.
@@ -79,6 +86,8 @@ pub enum Event {
     SnapshotDone(Result<Zxid, String>),
     /// The words want to know when sessions expire.
     DumpSessions(oneshot::Sender<SessionBuckets>),
+    /// Something for the driver of a member of an ensemble.
+    Member(MemberEvent),
     /// Only time has passed.
     Tick,
     /// The replica is to stop.
@@ -103,6 +112,8 @@ pub struct Effects {
     pub wake: Vec<Arc<Connection>>,
     /// The log may take transactions again after it was full.
     pub resume_log: bool,
+    /// What a member of an ensemble has for the protocol between the replicas, in order.
+    pub zab: Vec<zab::Event>,
     /// A snapshot is to be taken.
     pub take_snapshot: bool,
     /// A new epoch is to be made durable before anything else is proposed.
@@ -124,6 +135,18 @@ impl LogBatch {
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+    }
+
+    /// The transactions one by one, sharing the bytes.
+    pub fn into_entries(self) -> Vec<zab::Entry> {
+        let bytes = Bytes::from(self.bytes);
+        let mut start = 0;
+        let entry = |(zxid, end): (Zxid, usize)| {
+            let payload = bytes.slice(start..end);
+            start = end;
+            zab::Entry { zxid, payload }
+        };
+        self.ends.into_iter().map(entry).collect()
     }
 }
 
@@ -154,6 +177,8 @@ pub struct ReplicaParts {
     pub password_key: PasswordKey,
     /// Where randomness starts.
     pub seed: u64,
+    /// Whether it is a member of an ensemble; then it serves nobody until it is told to.
+    pub is_member: bool,
 }
 
 /// The core of a replica.
@@ -174,6 +199,7 @@ pub struct Replica {
     snapshots: SnapshotPace,
     next_container_check_ms: u64,
     log_is_full: bool,
+    member: Option<Member>,
     now: Now,
 }
 
@@ -226,6 +252,7 @@ impl Replica {
             snapshots,
             next_container_check_ms: now.monotonic_ms + container_check_ms,
             log_is_full: false,
+            member: parts.is_member.then(Member::new),
             database: parts.database,
             metrics: parts.metrics,
             config: parts.config,
@@ -239,8 +266,12 @@ impl Replica {
         self.now = now;
         match event {
             Event::Connect { connection, request } => self.connect(connection, &request, effects),
+            Event::Requests { connection, writes } if self.member.is_some() => {
+                self.member_requests(&connection, writes, effects);
+                self.let_go(effects);
+            }
             Event::Requests { connection, writes } => self.requests(&connection, writes, effects),
-            Event::Disconnected { connection } => self.disconnected(&connection),
+            Event::Disconnected { connection } => self.disconnected(&connection, effects),
             Event::TxnsDurable(zxid) => self.deliver(zxid, effects),
             Event::LogFull { durable, reason } => {
                 self.refuse_outstanding(durable, &reason, effects)
@@ -253,16 +284,23 @@ impl Replica {
                 // Whoever asked may have gone.
                 let _ = sender.send(buckets.map(|(due, ids)| (from_now(due), ids)).collect());
             }
-            Event::Tick | Event::Stop => {}
+            Event::Member(_) | Event::Tick | Event::Stop => {}
         }
+    }
+
+    /// Takes note of the time.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
     }
 
     /// Does what is due by the clock. To be called after every batch of events, and no later than
     /// [`next_due_ms`](Self::next_due_ms).
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
         self.now = now;
-        self.expire_sessions(effects);
-        if now.monotonic_ms >= self.next_container_check_ms {
+        if self.makes_transactions() {
+            self.expire_sessions(effects);
+        }
+        if self.makes_transactions() && now.monotonic_ms >= self.next_container_check_ms {
             let interval = self.config.container_check_interval.as_millis() as u64;
             self.next_container_check_ms = now.monotonic_ms + interval;
             self.delete_expired_znodes(effects);
@@ -276,6 +314,9 @@ impl Replica {
 
     /// When [`tick`](Self::tick) next has something to do, milliseconds of the monotonic clock.
     pub fn next_due_ms(&self) -> u64 {
+        if !self.makes_transactions() {
+            return u64::MAX;
+        }
         let session = self.sessions.next_due_ms().unwrap_or(u64::MAX);
         session.min(self.next_container_check_ms)
     }

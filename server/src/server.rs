@@ -1,8 +1,8 @@
 //! A replica as a whole: recovers the database, starts the log, the core and the client port, and
 //! stops them. For `znoded`, for the mount's embedded replica, and for tests.
 
-mod backend;
-mod recovery;
+pub(crate) mod backend;
+pub(crate) mod recovery;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 use crate::clock::{Clock, SystemClock};
 use crate::config::ServerConfig;
 use crate::connection::Phase;
+use crate::ensemble;
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::net::{self, registry::ConnectionRegistry};
@@ -25,6 +26,7 @@ use crate::persistence::file_disk::{FileDiskError, apache_directory};
 use crate::persistence::{Disk, FileDisk, LogThread, StorageError};
 use crate::replica::{Event, Now, Replica, ReplicaParts, core_thread};
 use crate::service::Service;
+use crate::status::ReplicaStatus;
 
 use backend::{LogReporter, StorageBackend};
 pub use recovery::Recovered;
@@ -35,15 +37,6 @@ const CONNECTIONS_STOP_LIMIT: Duration = Duration::from_secs(2);
 /// Why a replica cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration names an ensemble.
-    #[error(
-        "the configuration has {members} server.N lines: ensembles are not built yet; leave at most \
-         one to run this replica alone"
-    )]
-    Ensemble {
-        /// How many.
-        members: usize,
-    },
     /// A data directory cannot be used.
     #[error(transparent)]
     DataDirectory(FileDiskError),
@@ -119,13 +112,13 @@ impl Surroundings {
         Surroundings { clock: Arc::new(SystemClock::new()), random: Arc::new(random) }
     }
 
-    fn random_bytes<const N: usize>(&self) -> io::Result<[u8; N]> {
+    pub(crate) fn random_bytes<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         (self.random)(&mut bytes)?;
         Ok(bytes)
     }
 
-    fn random_number(&self) -> io::Result<u64> {
+    pub(crate) fn random_number(&self) -> io::Result<u64> {
         Ok(u64::from_le_bytes(self.random_bytes()?))
     }
 }
@@ -156,9 +149,6 @@ impl Server {
         disks: Disks,
         surroundings: Surroundings,
     ) -> Result<Server, StartError> {
-        if config.members.len() > 1 {
-            return Err(StartError::Ensemble { members: config.members.len() });
-        }
         let wanted = config.client_address;
         let listen_error = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => StartError::PortInUse { address: wanted },
@@ -167,18 +157,34 @@ impl Server {
         // Taken before the data is read, so that a port in use is told at once; opened afterwards.
         let socket = net::bind(wanted).map_err(listen_error)?;
         let recovering = (config.clone(), surroundings.clone());
-        let recovered =
-            blocking(move || recovery::recover(&recovering.0, &disks, &recovering.1)).await??;
+        let recovered = blocking(move || {
+            let (config, surroundings) = &recovering;
+            if config.is_member() {
+                ensemble::recover(config, disks, surroundings).map(AnyRecovered::Member)
+            } else {
+                recovery::recover(config, &disks, surroundings).map(AnyRecovered::Alone)
+            }
+        })
+        .await??;
         let listener = socket.listen(config.listen_backlog).map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
 
         let service = Arc::new(service(config, address, &recovered, &surroundings));
-        let (core, ended) = start_core(&service, recovered, &surroundings)?;
-        let mut tasks = vec![tokio::spawn(net::accept(listener, Arc::clone(&service)))];
-        tasks.extend(core.purge);
+        let mut tasks = Vec::new();
+        let (on_end, ended) = core_end(&service);
+        let core = match recovered {
+            AnyRecovered::Alone(recovered) => {
+                let core = start_core(&service, recovered, &surroundings, on_end)?;
+                tasks.extend(core.purge);
+                core.thread
+            }
+            AnyRecovered::Member(recovered) => {
+                ensemble::start(&service, recovered, &surroundings, on_end).await?
+            }
+        };
+        tasks.push(tokio::spawn(net::accept(listener, Arc::clone(&service))));
         let runtime = tokio::runtime::Handle::current();
-        let core = Mutex::new(Some(core.thread));
-        Ok(Server { address, service, tasks, core, runtime, ended })
+        Ok(Server { address, service, tasks, core: Mutex::new(Some(core)), runtime, ended })
     }
 
     /// Where clients connect.
@@ -292,7 +298,7 @@ fn open_disks(config: &ServerConfig) -> Result<Disks, FileDiskError> {
 fn service(
     mut config: ServerConfig,
     address: SocketAddr,
-    recovered: &Recovered,
+    recovered: &AnyRecovered,
     surroundings: &Surroundings,
 ) -> Service {
     config.client_address = address;
@@ -301,7 +307,14 @@ fn service(
             config.connections_per_address_max,
             config.connections_max,
         ),
-        database: Arc::clone(&recovered.database),
+        database: match recovered {
+            AnyRecovered::Alone(recovered) => Arc::clone(&recovered.database),
+            AnyRecovered::Member(recovered) => Arc::clone(&recovered.database),
+        },
+        status: Mutex::new(match recovered {
+            AnyRecovered::Alone(_) => ReplicaStatus::standalone(),
+            AnyRecovered::Member(_) => ReplicaStatus::default(),
+        }),
         metrics: Arc::new(Metrics::default()),
         clock: Arc::clone(&surroundings.clock),
         mailbox: Mailbox::default(),
@@ -322,6 +335,30 @@ impl Drop for CloseConnections {
     }
 }
 
+/// What a start found, of a replica alone or of a member of an ensemble.
+#[allow(clippy::large_enum_variant, reason = "there is one, for a moment")]
+enum AnyRecovered {
+    Alone(Recovered),
+    Member(ensemble::MemberRecovered),
+}
+
+/// What is to be done when the core's thread ends, and where its end can be seen.
+fn core_end(
+    service: &Arc<Service>,
+) -> (
+    impl FnOnce(core_thread::CoreResult) + Send + use<>,
+    watch::Receiver<Option<core_thread::CoreResult>>,
+) {
+    let (sender, ended) = watch::channel(None);
+    let closing = CloseConnections(Arc::clone(service));
+    let on_end = move |result: core_thread::CoreResult| {
+        drop(closing);
+        debug!("the core has ended");
+        sender.send_replace(Some(result));
+    };
+    (on_end, ended)
+}
+
 struct Core {
     thread: std::thread::JoinHandle<()>,
     purge: Option<JoinHandle<()>>,
@@ -331,10 +368,12 @@ fn start_core(
     service: &Arc<Service>,
     recovered: Recovered,
     surroundings: &Surroundings,
-) -> Result<(Core, watch::Receiver<Option<core_thread::CoreResult>>), StartError> {
+    on_end: impl FnOnce(core_thread::CoreResult) + Send + 'static,
+) -> Result<Core, StartError> {
     let clock = &surroundings.clock;
     let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
     let parts = ReplicaParts {
+        is_member: false,
         database: recovered.database,
         metrics: Arc::clone(&service.metrics),
         config: service.config.clone(),
@@ -357,15 +396,8 @@ fn start_core(
         storage.reader,
         storage.epochs,
     );
-    let (sender, ended) = watch::channel(None);
-    let closing = CloseConnections(Arc::clone(service));
-    let on_end = move |result: core_thread::CoreResult| {
-        drop(closing);
-        debug!("the core has ended");
-        sender.send_replace(Some(result));
-    };
     let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;
-    Ok((Core { thread, purge }, ended))
+    Ok(Core { thread, purge })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! counters, and the core's mailbox.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -11,6 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::net::registry::ConnectionRegistry;
 use crate::replica::Event;
+use crate::status::ReplicaStatus;
 use crate::tree::{DataTree, WatchManager};
 
 /// The replicated state in memory and who watches it. Lock order: tree, watches, then one outbox.
@@ -21,13 +23,20 @@ pub struct Database {
     /// The watches of this replica's connections. Whoever sets one holds the tree as well, so that no
     /// change comes in between.
     pub watches: Mutex<WatchManager>,
+    /// How often the whole tree was replaced by another: whoever reads it in parts looks here under
+    /// the tree's lock.
+    pub replacements: AtomicU64,
 }
 
 impl Database {
     /// A database of a tree that nobody watches yet. `hash_seed` is random, so that clients cannot
     /// choose paths that collide.
     pub fn new(tree: DataTree, hash_seed: u64) -> Database {
-        Database { tree: RwLock::new(tree), watches: Mutex::new(WatchManager::new(hash_seed)) }
+        Database {
+            tree: RwLock::new(tree),
+            watches: Mutex::new(WatchManager::new(hash_seed)),
+            replacements: AtomicU64::new(0),
+        }
     }
 }
 
@@ -45,6 +54,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// The way to the core thread.
     pub mailbox: Mailbox<Event>,
+    /// What the replica does at the moment.
+    pub status: Mutex<ReplicaStatus>,
     /// When the replica started, milliseconds of the monotonic clock.
     pub started_ms: u64,
 }

@@ -93,6 +93,13 @@ impl SessionTracker {
         true
     }
 
+    /// Notes that a session's client was heard by another replica.
+    pub fn touch(&mut self, session_id: SessionId, now_ms: u64) {
+        if let Some(session) = self.sessions.get(&session_id) {
+            session.last_heard.set(now_ms.max(session.last_heard.get()));
+        }
+    }
+
     /// Whether a session is tracked, closing ones included.
     pub fn contains(&self, session_id: SessionId) -> bool {
         self.sessions.contains_key(&session_id)

@@ -20,10 +20,23 @@ pub struct Txn {
     pub session_id: SessionId,
     /// The client's number for the request.
     pub xid: i32,
+    /// Where it came in.
+    pub origin: TxnOrigin,
     /// Milliseconds since 1970 by the leader's clock when the transaction was made.
     pub time_ms: i64,
     /// What it does.
     pub body: TxnBody,
+}
+
+/// The connection whose client asked for a transaction: that connection's replica answers, whatever
+/// session and number another connection has. Neither is known of what the replicas do by
+/// themselves, nor counted by a replica alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxnOrigin {
+    /// The replica; 0 for none.
+    pub server: u8,
+    /// The connection's number there.
+    pub connection: u64,
 }
 
 /// What a transaction does.

@@ -21,7 +21,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "audit.*",
     "metricsProvider.*",
     "localSessions*",
-    "standaloneEnabled",
     "electionAlg",
     "electionPortBindRetry",
     "peerType",
@@ -269,6 +268,7 @@ impl Draft {
             "skipACL" => self.config.skip_acl = boolean(value)?,
             "extendedTypesEnabled" => self.config.extended_types = boolean(value)?,
             "enforceQuota" => self.config.enforce_quota = boolean(value)?,
+            "standaloneEnabled" => self.config.standalone_enabled = boolean(value)?,
             "reconfigEnabled" => self.config.reconfig_enabled = boolean(value)?,
             "superDigest" | "DigestAuthenticationProvider.superDigest" => {
                 if !value.contains(':') {

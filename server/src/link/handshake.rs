@@ -12,21 +12,8 @@ use tokio::net::TcpStream;
 use super::frame::{self, FrameError, HEADER_LENGTH, Header};
 use crate::codec::{self, CodecError};
 
-/// A replica's id, the N of its `server.N` line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PeerId(pub u64);
-
-/// The id of an ensemble, made up when it is first started; 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct EnsembleId(pub [u8; 16]);
-
-impl fmt::Display for EnsembleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+pub use crate::persistence::EnsembleId;
+pub use crate::zab::ServerId;
 
 /// Which of a replica's two ports a link belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +40,7 @@ const HELLO_LENGTH_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its id.
-    pub own_id: PeerId,
+    pub own_id: ServerId,
     /// The port it means.
     pub plane: Plane,
     /// Its ensemble; `None` while its data directory is empty.
@@ -140,7 +127,7 @@ async fn receive<T: for<'de> Deserialize<'de>>(
 pub async fn dial(
     stream: &mut TcpStream,
     own: &Hello,
-    expected: PeerId,
+    expected: ServerId,
 ) -> Result<(), HandshakeError> {
     stream.set_nodelay(true)?;
     send(stream, own).await?;
@@ -164,8 +151,8 @@ pub async fn dial(
 pub async fn accept(
     stream: &mut TcpStream,
     own: &Hello,
-    known: impl Fn(PeerId) -> bool,
-) -> Result<PeerId, HandshakeError> {
+    known: impl Fn(ServerId) -> bool,
+) -> Result<ServerId, HandshakeError> {
     stream.set_nodelay(true)?;
     let theirs: Hello = match receive(stream).await {
         Ok(theirs) => theirs,

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use handshake::{EnsembleId, PeerId, Plane};
+pub use handshake::{EnsembleId, Plane, ServerId};
 use handshake::{HandshakeError, Hello};
 use peer_connection::SendQueue;
 
@@ -38,19 +38,19 @@ pub enum LinkEvent {
     /// A link to the peer is up; frames can be sent.
     Connected {
         /// The other replica.
-        peer: PeerId,
+        peer: ServerId,
     },
     /// The link is gone; what was not delivered is lost.
     Lost {
         /// The other replica.
-        peer: PeerId,
+        peer: ServerId,
         /// Why.
         reason: String,
     },
     /// A frame came; frames of one link come in order.
     Message {
         /// The other replica.
-        peer: PeerId,
+        peer: ServerId,
         /// The frame's payload.
         payload: Vec<u8>,
     },
@@ -63,7 +63,7 @@ pub type LinkSink = Arc<dyn Fn(LinkEvent) + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct LinkOptions {
     /// This replica.
-    pub own_id: PeerId,
+    pub own_id: ServerId,
     /// Which of the two ports this is.
     pub plane: Plane,
     /// Greatest number of bytes that wait for one peer; a peer that falls further behind loses its
@@ -90,7 +90,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    peers: HashMap<PeerId, Peer>,
+    peers: HashMap<ServerId, Peer>,
     next_link: u64,
     closed: bool,
 }
@@ -141,7 +141,7 @@ impl LinkSet {
 
     /// Says which other replicas there are, each with its addresses `HOST:PORT`. Links to replicas
     /// that are not named any more are closed. Names are resolved at every attempt.
-    pub fn set_peers(&self, peers: HashMap<PeerId, Vec<String>>) {
+    pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         let mut state = self.shared.state.lock();
         state.peers.retain(|id, peer| {
             let stays = peers.contains_key(id);
@@ -178,7 +178,7 @@ impl LinkSet {
 
     /// Queues a frame; false if there is no link. A peer that has fallen too far behind loses its
     /// link here.
-    pub fn send(&self, peer: PeerId, payload: &[u8]) -> bool {
+    pub fn send(&self, peer: ServerId, payload: &[u8]) -> bool {
         let state = self.shared.state.lock();
         let Some(link) = state.peers.get(&peer).and_then(|peer| peer.link.as_ref()) else {
             return false;
@@ -187,7 +187,7 @@ impl LinkSet {
     }
 
     /// Closes the link to a peer; a new one is made at once.
-    pub fn disconnect(&self, peer: PeerId, reason: &str) {
+    pub fn disconnect(&self, peer: ServerId, reason: &str) {
         let state = self.shared.state.lock();
         if let Some(link) = state.peers.get(&peer).and_then(|peer| peer.link.as_ref()) {
             link.queue.close(reason);
@@ -227,7 +227,7 @@ impl Shared {
     }
 
     /// Runs an agreed link until it breaks.
-    async fn run_link(self: &Arc<Shared>, peer_id: PeerId, stream: TcpStream) {
+    async fn run_link(self: &Arc<Shared>, peer_id: ServerId, stream: TcpStream) {
         let queue = Arc::new(SendQueue::new());
         let (number, turn) = {
             let mut state = self.state.lock();
@@ -255,7 +255,7 @@ impl Shared {
             peer.wake.notify_one();
         }
         drop(state);
-        tracing::info!(peer = peer_id.0, plane = %self.options.plane, "link lost: {reason}");
+        tracing::info!(peer = %peer_id, plane = %self.options.plane, "link lost: {reason}");
         sink(LinkEvent::Lost { peer: peer_id, reason });
     }
 }
@@ -282,7 +282,7 @@ async fn accept_links(listener: TcpListener, shared: Weak<Shared>) {
 
 async fn accept_link(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr) {
     let hello = shared.hello();
-    let known = |peer: PeerId| shared.state.lock().peers.contains_key(&peer);
+    let known = |peer: ServerId| shared.state.lock().peers.contains_key(&peer);
     let agreed = handshake::accept(&mut stream, &hello, known);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, agreed).await {
         Ok(Ok(peer)) => shared.run_link(peer, stream).await,
@@ -292,7 +292,7 @@ async fn accept_link(shared: Arc<Shared>, mut stream: TcpStream, address: Socket
 }
 
 /// Keeps a link to a peer with a lower id up.
-async fn dial_peer(shared: Weak<Shared>, peer: PeerId, wake: Arc<Notify>) {
+async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
     let mut pause = RETRY_PAUSE_MIN;
     let mut last_error = String::new();
     loop {
@@ -308,7 +308,7 @@ async fn dial_peer(shared: Weak<Shared>, peer: PeerId, wake: Arc<Notify>) {
                 // Said once, not at every attempt.
                 if error != last_error {
                     let plane = shared.options.plane;
-                    tracing::warn!(peer = peer.0, %plane, "peer not reached: {error}");
+                    tracing::warn!(peer = %peer, %plane, "peer not reached: {error}");
                     last_error = error;
                 }
             }
@@ -319,7 +319,7 @@ async fn dial_peer(shared: Weak<Shared>, peer: PeerId, wake: Arc<Notify>) {
     }
 }
 
-async fn dial_once(shared: &Arc<Shared>, peer: PeerId) -> Result<TcpStream, HandshakeError> {
+async fn dial_once(shared: &Arc<Shared>, peer: ServerId) -> Result<TcpStream, HandshakeError> {
     let addresses = {
         let state = shared.state.lock();
         state.peers.get(&peer).map(|peer| peer.addresses.clone()).unwrap_or_default()

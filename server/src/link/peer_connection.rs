@@ -103,6 +103,20 @@ impl SendQueue {
         true
     }
 
+    /// Resolves once no more than `limit` bytes wait, or the link is closed.
+    pub(super) async fn has_room(&self, limit: usize) {
+        loop {
+            {
+                let waiting = self.waiting.lock();
+                let held = waiting.held.as_ref().map_or(0, Vec::len);
+                if waiting.closed.is_some() || waiting.bytes.len() + held <= limit {
+                    return;
+                }
+            }
+            self.room.notified().await;
+        }
+    }
+
     /// Lets the frames that waited behind the stream go.
     pub(super) fn end_stream(&self) {
         let mut waiting = self.waiting.lock();

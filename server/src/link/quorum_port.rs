@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::handshake::{self, EnsembleId, HandshakeError, Hello, PeerId};
+use super::handshake::{self, EnsembleId, HandshakeError, Hello, ServerId};
 use super::peer_connection::{self, SendQueue};
 use super::{HANDSHAKE_TIMEOUT, LinkOptions, RETRY_PAUSE_MIN};
 
@@ -24,14 +24,14 @@ pub enum PortEvent {
         /// Its number, never used again in this process.
         connection: u64,
         /// Who is at the other end.
-        peer: PeerId,
+        peer: ServerId,
         /// Whether [`QuorumPort::connect`] asked for it.
         outgoing: bool,
     },
     /// A connection that was asked for could not be made.
     ConnectFailed {
         /// To whom.
-        peer: PeerId,
+        peer: ServerId,
         /// Why, every address tried.
         reason: String,
     },
@@ -71,7 +71,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    peers: HashMap<PeerId, Vec<String>>,
+    peers: HashMap<ServerId, Vec<String>>,
     connections: HashMap<u64, Arc<SendQueue>>,
     next_connection: u64,
     closed: bool,
@@ -104,7 +104,7 @@ impl QuorumPort {
     }
 
     /// Says which other replicas there are, each with its addresses `HOST:PORT`.
-    pub fn set_peers(&self, peers: HashMap<PeerId, Vec<String>>) {
+    pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         self.shared.state.lock().peers = peers;
     }
 
@@ -114,7 +114,7 @@ impl QuorumPort {
     }
 
     /// Dials a peer; [`PortEvent::Connected`] or [`PortEvent::ConnectFailed`] follows.
-    pub fn connect(&self, peer: PeerId) {
+    pub fn connect(&self, peer: ServerId) {
         let shared = Arc::clone(&self.shared);
         self.shared.runtime.spawn(async move {
             match dial(&shared, peer).await {
@@ -136,6 +136,19 @@ impl QuorumPort {
         if let Some(queue) = self.shared.state.lock().connections.get(&connection) {
             queue.finish();
         }
+    }
+
+    /// Resolves once no more than `limit` bytes wait for the other end, or the connection is gone.
+    pub async fn has_room(&self, connection: u64, limit: usize) {
+        let queue = self.shared.state.lock().connections.get(&connection).cloned();
+        if let Some(queue) = queue {
+            queue.has_room(limit).await;
+        }
+    }
+
+    /// Whether every connection is gone: what was sent before their ends is written.
+    pub fn is_drained(&self) -> bool {
+        self.shared.state.lock().connections.is_empty()
     }
 
     /// Begins a stream of frames, such as a snapshot, on a connection: frames sent from now on wait
@@ -192,7 +205,7 @@ impl Shared {
     }
 
     /// Runs an agreed connection until it breaks.
-    async fn run(&self, peer: PeerId, stream: TcpStream, outgoing: bool) {
+    async fn run(&self, peer: ServerId, stream: TcpStream, outgoing: bool) {
         let queue = Arc::new(SendQueue::new());
         let connection = {
             let mut state = self.state.lock();
@@ -209,7 +222,7 @@ impl Shared {
         let limit = self.options.frame_length_max;
         let reason = peer_connection::run(stream, &queue, limit, take).await;
         self.state.lock().connections.remove(&connection);
-        tracing::debug!(peer = peer.0, connection, "quorum connection ended: {reason}");
+        tracing::debug!(peer = %peer, connection, "quorum connection ended: {reason}");
         (self.sink)(PortEvent::Disconnected { connection, reason });
     }
 }
@@ -235,7 +248,7 @@ async fn accept(listener: TcpListener, shared: Weak<Shared>) {
 
 async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr) {
     let hello = shared.hello();
-    let known = |peer: PeerId| shared.state.lock().peers.contains_key(&peer);
+    let known = |peer: ServerId| shared.state.lock().peers.contains_key(&peer);
     let agreed = handshake::accept(&mut stream, &hello, known);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, agreed).await {
         Ok(Ok(peer)) => shared.run(peer, stream, false).await,
@@ -245,7 +258,7 @@ async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, address: SocketA
 }
 
 /// Tries every address of a peer once; the error names each with what is wrong.
-async fn dial(shared: &Shared, peer: PeerId) -> Result<TcpStream, String> {
+async fn dial(shared: &Shared, peer: ServerId) -> Result<TcpStream, String> {
     let addresses = shared.state.lock().peers.get(&peer).cloned().unwrap_or_default();
     if addresses.is_empty() {
         return Err(HandshakeError::NoAddress.to_string());
@@ -282,10 +295,10 @@ mod tests {
         events: UnboundedReceiver<PortEvent>,
     }
 
-    async fn replica(id: u64, waiting_bytes_max: usize) -> Replica {
+    async fn replica(id: u32, waiting_bytes_max: usize) -> Replica {
         let (sender, events) = unbounded_channel();
         let options = LinkOptions {
-            own_id: PeerId(id),
+            own_id: ServerId(id),
             plane: Plane::Quorum,
             waiting_bytes_max,
             frame_length_max: 1 << 20,
@@ -322,10 +335,10 @@ mod tests {
 
     async fn leader_and_learner() -> (Replica, Replica, u64, u64) {
         let (mut leader, mut learner) = (replica(1, 4096).await, replica(2, 4096).await);
-        leader.port.set_peers(HashMap::from([(PeerId(2), vec![])]));
+        leader.port.set_peers(HashMap::from([(ServerId(2), vec![])]));
         let address = leader.port.local_address().to_string();
-        learner.port.set_peers(HashMap::from([(PeerId(1), vec![address])]));
-        learner.port.connect(PeerId(1));
+        learner.port.set_peers(HashMap::from([(ServerId(1), vec![address])]));
+        learner.port.connect(ServerId(1));
         let (of_leader, of_learner) = (leader.connected().await, learner.connected().await);
         (leader, learner, of_leader, of_learner)
     }
@@ -364,8 +377,8 @@ mod tests {
         let unused = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = unused.local_addr().unwrap().to_string();
         drop(unused);
-        learner.port.set_peers(HashMap::from([(PeerId(1), vec![address.clone()])]));
-        learner.port.connect(PeerId(1));
+        learner.port.set_peers(HashMap::from([(ServerId(1), vec![address.clone()])]));
+        learner.port.connect(ServerId(1));
         let PortEvent::ConnectFailed { reason, .. } = learner.next().await else {
             panic!("connected to nobody")
         };

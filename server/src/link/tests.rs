@@ -9,15 +9,15 @@ use super::*;
 const ENSEMBLE: Option<EnsembleId> = Some(EnsembleId([1; 16]));
 
 struct Replica {
-    id: PeerId,
+    id: ServerId,
     links: LinkSet,
     events: UnboundedReceiver<LinkEvent>,
 }
 
-async fn replica(id: u64, ensemble_id: Option<EnsembleId>, waiting_bytes_max: usize) -> Replica {
+async fn replica(id: u32, ensemble_id: Option<EnsembleId>, waiting_bytes_max: usize) -> Replica {
     let (sender, events) = unbounded_channel();
     let options = LinkOptions {
-        own_id: PeerId(id),
+        own_id: ServerId(id),
         plane: Plane::Quorum,
         waiting_bytes_max,
         frame_length_max: 1 << 20,
@@ -28,7 +28,7 @@ async fn replica(id: u64, ensemble_id: Option<EnsembleId>, waiting_bytes_max: us
     });
     let address = (Ipv4Addr::LOCALHOST, 0).into();
     let links = LinkSet::start(address, options, ensemble_id, sink).await.unwrap();
-    Replica { id: PeerId(id), links, events }
+    Replica { id: ServerId(id), links, events }
 }
 
 fn introduce(replicas: &[&Replica]) {
@@ -57,8 +57,8 @@ async fn frames_come_in_order_in_both_directions() {
     one.connected().await;
     two.connected().await;
     for number in 0..100u8 {
-        assert!(one.links.send(PeerId(2), &[number]));
-        assert!(two.links.send(PeerId(1), &[number, number]));
+        assert!(one.links.send(ServerId(2), &[number]));
+        assert!(two.links.send(ServerId(1), &[number, number]));
     }
     for number in 0..100u8 {
         let LinkEvent::Message { payload, .. } = two.next().await else { panic!("no message") };
@@ -66,7 +66,7 @@ async fn frames_come_in_order_in_both_directions() {
         let LinkEvent::Message { payload, .. } = one.next().await else { panic!("no message") };
         assert_eq!(payload, [number, number]);
     }
-    assert!(!one.links.send(PeerId(3), &[]), "nobody there");
+    assert!(!one.links.send(ServerId(3), &[]), "nobody there");
 }
 
 #[tokio::test]
@@ -75,17 +75,21 @@ async fn a_lost_link_is_told_on_both_sides_and_made_again() {
     introduce(&[&one, &two]);
     one.connected().await;
     two.connected().await;
-    one.links.disconnect(PeerId(2), "test");
+    one.links.disconnect(ServerId(2), "test");
     assert!(matches!(one.next().await, LinkEvent::Lost { reason, .. } if reason == "test"));
     assert!(matches!(two.next().await, LinkEvent::Lost { .. }));
     one.connected().await;
     two.connected().await;
-    assert!(two.links.send(PeerId(1), b"again"));
+    assert!(two.links.send(ServerId(1), b"again"));
     assert!(matches!(one.next().await, LinkEvent::Message { .. }));
 }
 
 /// What each side objects to, in the words that the other side logs.
-async fn refusal(own: Hello, theirs: Hello, expected: PeerId) -> (HandshakeError, HandshakeError) {
+async fn refusal(
+    own: Hello,
+    theirs: Hello,
+    expected: ServerId,
+) -> (HandshakeError, HandshakeError) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let dialler = async {
@@ -99,8 +103,8 @@ async fn refusal(own: Hello, theirs: Hello, expected: PeerId) -> (HandshakeError
     tokio::join!(acceptor, dialler)
 }
 
-fn hello(id: u64) -> Hello {
-    Hello { own_id: PeerId(id), plane: Plane::Quorum, ensemble_id: ENSEMBLE }
+fn hello(id: u32) -> Hello {
+    Hello { own_id: ServerId(id), plane: Plane::Quorum, ensemble_id: ENSEMBLE }
 }
 
 #[tokio::test]
@@ -114,7 +118,7 @@ async fn strangers_are_refused_and_told_why() {
         (hello(77), "not configured", "77 is not in this replica's configuration"),
     ];
     for (theirs, case, words) in cases {
-        let (here, there) = refusal(hello(1), theirs, PeerId(1)).await;
+        let (here, there) = refusal(hello(1), theirs, ServerId(1)).await;
         assert!(here.to_string().contains(words), "{case}: {here}");
         assert!(there.to_string().contains(words), "{case}: {there}");
         assert!(matches!(there, HandshakeError::RefusedByPeer(_)), "{case}");
@@ -124,16 +128,16 @@ async fn strangers_are_refused_and_told_why() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_costs_bounded_memory_and_then_its_link() {
     let mut one = replica(1, ENSEMBLE, 64 << 10).await;
-    let peers = HashMap::from([(PeerId(2), vec![])]);
+    let peers = HashMap::from([(ServerId(2), vec![])]);
     one.links.set_peers(peers);
     // A peer that agrees and then never reads.
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), PeerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
     one.connected().await;
     let payload = vec![0; 16 << 10];
     // The kernel's buffers take some megabytes first.
     let mut sent = 0;
-    while one.links.send(PeerId(2), &payload) {
+    while one.links.send(ServerId(2), &payload) {
         sent += 1;
         assert!(sent < 100_000, "no end to what is kept for a peer that does not read");
         tokio::task::yield_now().await;
@@ -145,9 +149,9 @@ async fn a_peer_that_does_not_read_costs_bounded_memory_and_then_its_link() {
 #[tokio::test]
 async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let mut one = replica(1, ENSEMBLE, 64 << 10).await;
-    one.links.set_peers(HashMap::from([(PeerId(2), vec![])]));
+    one.links.set_peers(HashMap::from([(ServerId(2), vec![])]));
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), PeerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
     one.connected().await;
     let mut bytes = Vec::new();
     frame::put_frame(&mut bytes, b"proposal");
@@ -157,6 +161,6 @@ async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let LinkEvent::Lost { reason, .. } = one.next().await else { panic!("link not lost") };
     assert!(reason.contains("checksum"), "{reason}");
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), PeerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
     one.connected().await;
 }

@@ -82,6 +82,11 @@ impl EpochFiles {
         Ok(EpochFiles { disk, ensemble_id, accepted, current })
     }
 
+    /// Whose epochs they are.
+    pub fn ensemble_id(&self) -> EnsembleId {
+        self.ensemble_id
+    }
+
     /// The highest epoch promised.
     pub fn accepted(&self) -> Epoch {
         self.accepted

@@ -63,6 +63,20 @@ impl LogReader {
         })
     }
 
+    /// The greatest zxid of the history that is not above `zxid`: a transaction of the log, or what
+    /// the log begins behind.
+    ///
+    /// Errors: [`LogError::NotReachingBack`] when the log begins behind a later one.
+    pub fn floor(&self, zxid: Zxid) -> Result<Zxid, LogError> {
+        let mut cursor = self.read_after(zxid)?;
+        loop {
+            let before = cursor.last;
+            if !cursor.advance()? || cursor.last > zxid {
+                return Ok(before);
+            }
+        }
+    }
+
     /// Whether there is no file of the log.
     pub(super) fn has_no_segments(&self) -> bool {
         self.index.with(|view| view.segments.is_empty())

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use tracing::{error, warn};
 use znodefs::Zxid;
 
+use super::epoch_file::EpochError;
 use super::log_error::LogError;
 use super::snapshot::SnapshotError;
 use super::snapshot_files::SnapshotFiles;
@@ -75,6 +76,9 @@ pub enum LogThreadError {
     /// The snapshots, when history changes.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The epochs.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
     /// A mistake in the program.
     #[error("the log thread panicked")]
     Panicked,
@@ -93,7 +97,11 @@ pub struct LogStatistics {
     pub sync_nanos_max: AtomicU64,
 }
 
+/// Work that must not begin before everything queued in front of it is durable.
+pub type BarrierWork = Box<dyn FnOnce() -> Result<(), LogThreadError> + Send>;
+
 enum Command {
+    Barrier(BarrierWork),
     Append(Vec<(Zxid, Bytes)>),
     Roll,
     Truncate(Zxid),
@@ -136,6 +144,12 @@ impl LogHandle {
     /// removes older ones. Answered by [`LogEvent::Reset`].
     pub fn reset(&self, generation: u64, base: Zxid) {
         self.send(Command::Reset { generation, base });
+    }
+
+    /// Does `work` on the log's thread once everything queued before it is durable; nothing queued
+    /// after it is written before it is done. Its failure is the end of the log.
+    pub fn barrier(&self, work: BarrierWork) {
+        self.send(Command::Barrier(work));
     }
 
     /// Says that [`LogEvent::Full`] was heard and what follows was made with it in mind.
@@ -256,6 +270,10 @@ impl Worker {
                 Command::Append(batch) => {
                     self.append(batch)?;
                     continue;
+                }
+                Command::Barrier(work) => {
+                    self.flush()?;
+                    work()?;
                 }
                 Command::Resume => self.halted = false,
                 Command::Roll => {

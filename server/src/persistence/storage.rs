@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tracing::{info, warn};
-use znodefs::Zxid;
+use znodefs::{Epoch, Zxid};
 
 use super::disk::{Disk, DiskError};
 use super::epoch_file::{EpochError, EpochFiles, ReplicaIdentity};
@@ -241,6 +241,17 @@ impl Storage {
     /// Who this replica is; `None` before it belongs to an ensemble.
     pub fn identity(&self) -> Option<ReplicaIdentity> {
         self.parts.as_ref().map(|parts| parts.identity)
+    }
+
+    /// acceptedEpoch and currentEpoch; `None` before the directory belongs to an ensemble.
+    pub fn epochs(&self) -> Option<(Epoch, Epoch)> {
+        self.parts.as_ref().map(|parts| (parts.epochs.accepted(), parts.epochs.current()))
+    }
+
+    /// An error unless epochs and log fit together, as they do at every member of an ensemble.
+    pub fn check_epochs(&self) -> Result<(), StorageError> {
+        let Some(parts) = &self.parts else { return Ok(()) };
+        Ok(parts.epochs.check(parts.log.last_zxid())?)
     }
 
     /// Whether no transaction was ever taken, neither in the log nor in a snapshot.

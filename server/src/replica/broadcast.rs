@@ -52,6 +52,12 @@ impl Broadcast {
         delivered.extend(standalone.proposed.drain(..count));
     }
 
+    /// Takes the next transaction out if it is this one: whoever made it need not decode it.
+    pub fn take(&mut self, zxid: Zxid) -> Option<Txn> {
+        let Broadcast::Standalone(standalone) = self;
+        standalone.proposed.pop_front_if(|txn| txn.zxid == zxid)
+    }
+
     /// Nothing proposed after `durable` will ever be durable: forgets it.
     pub fn forget_after(&mut self, durable: Zxid) {
         let Broadcast::Standalone(standalone) = self;
@@ -66,11 +72,12 @@ mod tests {
     use znodefs::{Epoch, SessionId};
 
     use super::*;
-    use crate::txn::TxnBody;
+    use crate::txn::{TxnBody, TxnOrigin};
 
     fn txn(counter: u32) -> Txn {
         let zxid = Zxid::new(Epoch(1), counter);
-        Txn { zxid, session_id: SessionId(1), xid: 0, time_ms: 0, body: TxnBody::Error(-101) }
+        let (session_id, origin) = (SessionId(1), TxnOrigin::default());
+        Txn { zxid, session_id, xid: 0, origin, time_ms: 0, body: TxnBody::Error(-101) }
     }
 
     #[test]

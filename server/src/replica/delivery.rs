@@ -35,6 +35,12 @@ impl Replica {
             self.log_is_full = false;
             info!("writes are taken again");
         }
+        self.apply_delivered(delivered, effects);
+        self.answer_whose_turn_it_is(effects);
+    }
+
+    /// Applies transactions whose time has come, and answers who waits for them.
+    pub(super) fn apply_delivered(&mut self, mut delivered: Vec<Txn>, effects: &mut Effects) {
         let database = Arc::clone(&self.database);
         for batch in delivered.chunks(APPLIED_AT_ONCE_MAX) {
             let mut tree = database.tree.write();
@@ -50,7 +56,6 @@ impl Replica {
         }
         delivered.clear();
         self.delivered = delivered;
-        self.answer_whose_turn_it_is(effects);
     }
 
     fn apply(
@@ -64,7 +69,10 @@ impl Replica {
         while let Some(waiting) = self.outstanding.pop_before(txn.zxid) {
             self.answer_waiting(view, waiting, effects);
         }
-        let waiting = self.outstanding.pop_txn(txn.zxid);
+        let waiting = match self.member {
+            None => self.outstanding.pop_txn(txn.zxid),
+            Some(_) => self.take_submitted(txn),
+        };
         if let Some(Waiting::ForTxn(origin)) = &waiting {
             self.answer_reads_before(view, &origin.connection);
         }
@@ -79,21 +87,51 @@ impl Replica {
                 self.answer(view, &origin, txn.zxid, effects, |out| put_reply(txn, &applied, out));
             }
             Some(Waiting::ForSession { connection, timeout_ms, read_only }) => {
-                self.sessions.add(txn.session_id, timeout_ms, self.now.monotonic_ms);
                 connection.last_heard.set(self.now.monotonic_ms);
-                let last_heard = connection.last_heard.clone();
-                self.sessions.attach(txn.session_id, last_heard, timeout_ms);
+                if self.makes_transactions() {
+                    self.sessions.add(txn.session_id, timeout_ms, self.now.monotonic_ms);
+                    let last_heard = connection.last_heard.clone();
+                    self.sessions.attach(txn.session_id, last_heard, timeout_ms);
+                }
                 self.establish(&connection, txn.session_id, timeout_ms, read_only, effects);
             }
             _ => {}
         }
         match &txn.body {
-            TxnBody::CreateSession { timeout_ms } => {
+            TxnBody::CreateSession { timeout_ms } if self.makes_transactions() => {
                 let timeout_ms = (*timeout_ms).max(0) as u64;
                 self.sessions.add(txn.session_id, timeout_ms, self.now.monotonic_ms);
             }
             TxnBody::CloseSession { .. } => self.session_closed(txn.session_id, effects),
             _ => {}
+        }
+        if txn.origin.server == self.config.server_id.0 {
+            let connection = ConnectionId(txn.origin.connection);
+            while let Some(waiting) = self.take_turn(connection) {
+                self.answer_waiting(&mut View { tree, watches }, waiting, effects);
+            }
+        }
+    }
+
+    /// Who waits for a transaction, among the clients of this member.
+    fn take_submitted(&mut self, txn: &Txn) -> Option<Waiting> {
+        if txn.origin.server != self.config.server_id.0 {
+            return None;
+        }
+        let connection = ConnectionId(txn.origin.connection);
+        self.member.as_mut()?.submitted.take_write(connection, txn.xid)
+    }
+
+    /// Answers those of a connection's requests whose turn has come.
+    pub(super) fn answer_turns(&mut self, connection: ConnectionId, effects: &mut Effects) {
+        let Some(first) = self.take_turn(connection) else { return };
+        let database = Arc::clone(&self.database);
+        let tree = database.tree.read();
+        let mut watches = database.watches.lock();
+        let view = &mut View { tree: &tree, watches: &mut watches };
+        self.answer_waiting(view, first, effects);
+        while let Some(waiting) = self.take_turn(connection) {
+            self.answer_waiting(view, waiting, effects);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use znodefs::{ErrorCode, Zxid};
 
+use super::WriteRequest;
 use crate::connection::Connection;
 
 /// Which request of which connection.
@@ -16,6 +17,17 @@ pub(super) struct Origin {
     pub op_code: i32,
     /// Milliseconds of the monotonic clock.
     pub received_ms: u64,
+}
+
+impl Origin {
+    pub fn of(connection: &Arc<Connection>, request: &WriteRequest) -> Origin {
+        Origin {
+            connection: Arc::clone(connection),
+            xid: request.request.xid,
+            op_code: request.request.op_code,
+            received_ms: request.request.received_ms,
+        }
+    }
 }
 
 /// Why somebody waits.

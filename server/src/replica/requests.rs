@@ -29,12 +29,7 @@ impl Replica {
         let database = Arc::clone(&self.database);
         let tree = database.tree.read();
         for write in writes {
-            let origin = Origin {
-                connection: Arc::clone(connection),
-                xid: write.request.xid,
-                op_code: write.request.op_code,
-                received_ms: write.request.received_ms,
-            };
+            let origin = Origin::of(connection, &write);
             if write.op_code == OpCode::Sync {
                 let waiting = self.sync(&tree, session_id, origin, write);
                 self.outstanding.push(self.broadcast.last_proposed(), waiting);
@@ -101,6 +96,10 @@ impl Replica {
         if let Ok(made) = make(&mut self.processor) {
             return Some(made);
         }
+        if self.member.is_some() {
+            // The transaction that used the last number up has ended this leadership.
+            return None;
+        }
         self.epoch.0 += 1;
         info!("all transaction numbers are used: epoch {} begins", self.epoch);
         effects.new_epoch = Some(self.epoch);
@@ -123,8 +122,10 @@ impl Replica {
                 Some(format!("transaction {} cannot be written to the log: {reason}", txn.zxid));
             return;
         }
-        self.snapshots.txns += 1;
-        self.snapshots.bytes += (batch.bytes.len() - start) as u64;
+        if self.member.is_none() {
+            self.snapshots.txns += 1;
+            self.snapshots.bytes += (batch.bytes.len() - start) as u64;
+        }
         batch.ends.push((txn.zxid, batch.bytes.len()));
         self.broadcast.propose(txn);
     }

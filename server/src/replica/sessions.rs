@@ -22,6 +22,11 @@ impl Replica {
         request: &ConnectRequest,
         effects: &mut Effects,
     ) {
+        if !self.may_serve(&connection) {
+            debug!("client {} closed: this replica has no leader", connection.peer);
+            connection.close();
+            return;
+        }
         let last_applied = self.last_applied();
         if request.last_zxid_seen > last_applied {
             info!(
@@ -49,6 +54,10 @@ impl Replica {
         read_only: Option<bool>,
         effects: &mut Effects,
     ) {
+        if self.member.is_some() {
+            self.open_session_of_member(connection, timeout_ms, read_only, effects);
+            return;
+        }
         let session_id = loop {
             // One made before a clock that was set back may still be there.
             let session_id = self.session_ids.allocate();
@@ -76,11 +85,16 @@ impl Replica {
     ) {
         let session_id = request.session_id;
         let known = self.password_key.verify(session_id, request.password.as_deref());
+        if known && !self.makes_transactions() {
+            self.ask_to_reattach(connection, timeout_ms, request, effects);
+            return;
+        }
+        let owner = self.owner(&connection);
         let attached = known && {
             let last_heard = connection.last_heard.clone();
             last_heard.set(self.now.monotonic_ms);
             let tree = self.database.tree.read();
-            self.processor.set_session_owner(&tree, session_id, connection.owner())
+            self.processor.set_session_owner(&tree, session_id, owner)
                 && self.sessions.attach(session_id, last_heard, timeout_ms)
         };
         if attached {
@@ -89,9 +103,21 @@ impl Replica {
             return;
         }
         let reason = if known { "has expired or never was" } else { "has another password" };
+        self.refuse_session(connection, session_id, request.read_only, reason, effects);
+    }
+
+    /// Tells a client that its session is none.
+    pub(super) fn refuse_session(
+        &self,
+        connection: Arc<Connection>,
+        session_id: SessionId,
+        read_only: Option<bool>,
+        reason: &str,
+        effects: &mut Effects,
+    ) {
         info!("client {} refused: its session {session_id} {reason}", connection.peer);
         let mut outbox = connection.outbox();
-        put_connect_response(&mut outbox, &ConnectResponse::invalid_session(request.read_only));
+        put_connect_response(&mut outbox, &ConnectResponse::invalid_session(read_only));
         outbox.close();
         drop(outbox);
         effects.wake.push(connection);
@@ -134,9 +160,10 @@ impl Replica {
     }
 
     /// A connection is gone; its session lives on until its timeout.
-    pub(super) fn disconnected(&mut self, connection: &Arc<Connection>) {
+    pub(super) fn disconnected(&mut self, connection: &Arc<Connection>, effects: &mut Effects) {
         self.by_connection.remove(&connection.id);
         let session_id = connection.outbox().session_id;
+        self.member_disconnected(connection, session_id, effects);
         if self.by_session.get(&session_id).is_some_and(|current| current.id == connection.id) {
             self.by_session.remove(&session_id);
         }

@@ -20,13 +20,21 @@ pub fn write_snapshot(
     snapshots: &SnapshotFiles,
     stops: &AtomicBool,
 ) -> Result<Option<Zxid>, SnapshotError> {
-    let mut cursor = SnapshotCursor::new(&database.tree.read());
+    let replaced = || database.replacements.load(Ordering::Acquire);
+    let (mut cursor, begun) = {
+        let tree = database.tree.read();
+        (SnapshotCursor::new(&tree), replaced())
+    };
     let mut writer = snapshots.create(cursor.zxid())?;
     let mut block = Vec::with_capacity(BLOCK_LENGTH + (8 << 10));
     loop {
         block.clear();
         let (more, newest) = {
             let tree = database.tree.read();
+            if replaced() != begun {
+                // Nothing of the old one counts anymore.
+                return Ok(None);
+            }
             (tree.snapshot_block(&mut cursor, BLOCK_LENGTH, &mut block), tree.last_applied())
         };
         writer.write_block(&block)?;

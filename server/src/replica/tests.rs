@@ -25,6 +25,7 @@ impl Core {
         let address = "127.0.0.1:0".parse().unwrap();
         let database = Arc::new(Database::new(DataTree::new(1), 1));
         let parts = ReplicaParts {
+            is_member: false,
             database: Arc::clone(&database),
             metrics: Arc::default(),
             config: ServerConfig::standalone("/none", address),

@@ -3,7 +3,7 @@
 
 use super::{EpochUsedUp, RequestProcessor};
 use crate::tree::{DataTree, NodeRef, OwnerKind};
-use crate::txn::{Change, Txn, TxnBody};
+use crate::txn::{Change, Txn, TxnBody, TxnOrigin};
 use znodefs::SessionId;
 
 /// Whether a childless znode of this kind is due at `time_ms`.
@@ -63,6 +63,7 @@ impl RequestProcessor {
         let zxid = self.next_zxid()?;
         self.will_delete(tree, zxid, path);
         let body = TxnBody::Change(Change::Delete { path: path.to_string() });
-        Ok(Some(Txn { zxid, session_id: SessionId(0), xid: 0, time_ms, body }))
+        let (session_id, origin) = (SessionId(0), TxnOrigin::default());
+        Ok(Some(Txn { zxid, session_id, xid: 0, origin, time_ms, body }))
     }
 }

@@ -19,7 +19,7 @@ use znodefs::wire::{Decoder, Request};
 use znodefs::{Acl, ErrorCode, OpCode, SessionId, Zxid};
 
 use crate::tree::{DataTree, OwnerKind};
-use crate::txn::{Change, Identity, Txn, TxnBody};
+use crate::txn::{Change, Identity, Txn, TxnBody, TxnOrigin};
 use outstanding::OutstandingChanges;
 pub use sessions::SessionOwner;
 use sessions::Sessions;
@@ -173,6 +173,7 @@ impl RequestProcessor {
             zxid,
             session_id: request.session_id,
             xid: request.xid,
+            origin: TxnOrigin::default(),
             time_ms,
             body: body.unwrap_or_else(|error| TxnBody::Error(error.code())),
         })
@@ -189,7 +190,8 @@ impl RequestProcessor {
     ) -> Result<Txn, EpochUsedUp> {
         let zxid = self.next_zxid()?;
         let body = self.close_session(tree, zxid, session_id);
-        Ok(Txn { zxid, session_id, xid, time_ms, body })
+        let origin = TxnOrigin::default();
+        Ok(Txn { zxid, session_id, xid, origin, time_ms, body })
     }
 
     /// The transaction that opens a session.
@@ -203,7 +205,8 @@ impl RequestProcessor {
         let zxid = self.next_zxid()?;
         self.sessions.create(session_id, owner);
         let body = TxnBody::CreateSession { timeout_ms };
-        Ok(Txn { zxid, session_id, xid: 0, time_ms, body })
+        let origin = TxnOrigin::default();
+        Ok(Txn { zxid, session_id, xid: 0, origin, time_ms, body })
     }
 
     fn next_zxid(&mut self) -> Result<Zxid, EpochUsedUp> {

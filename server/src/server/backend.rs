@@ -4,41 +4,58 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tracing::debug;
 use znodefs::{Epoch, Zxid};
 
-use crate::persistence::{EpochFiles, LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles};
+use crate::ensemble::MemberEvent;
+use crate::persistence::{
+    EnsembleId, EpochFiles, LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles,
+};
 use crate::replica::core_thread::Backend;
 use crate::replica::snapshot_task::{purge_old, write_snapshot};
 use crate::replica::{Event, LogBatch};
 use crate::service::Service;
 
 /// The disk's side of a running replica.
-pub(super) struct StorageBackend {
+pub(crate) struct StorageBackend {
     service: Arc<Service>,
     log: Option<LogThread>,
     handle: LogHandle,
     snapshots: SnapshotFiles,
     reader: LogReader,
-    epochs: EpochFiles,
+    epochs: Arc<Mutex<EpochFiles>>,
     stops: Arc<AtomicBool>,
     snapshot: Option<std::thread::JoinHandle<()>>,
 }
 
 /// Tells the core what the log reports, and that it reports nothing more should its thread die.
-pub(super) struct LogReporter {
+pub(crate) struct LogReporter {
     service: Arc<Service>,
+    for_member: bool,
     closed: AtomicBool,
 }
 
 impl LogReporter {
-    pub(super) fn new(service: Arc<Service>) -> LogReporter {
-        LogReporter { service, closed: AtomicBool::new(false) }
+    /// Reports to a replica alone.
+    pub(crate) fn new(service: Arc<Service>) -> LogReporter {
+        LogReporter { service, for_member: false, closed: AtomicBool::new(false) }
     }
 
-    pub(super) fn report(&self, event: LogEvent) {
+    /// Reports to a member of an ensemble.
+    pub(crate) fn for_member(service: Arc<Service>) -> LogReporter {
+        LogReporter { service, for_member: true, closed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn report(&self, event: LogEvent) {
         let event = match event {
+            event if self.for_member => {
+                if matches!(event, LogEvent::Failed(_) | LogEvent::Closed) {
+                    self.closed.store(true, Ordering::Relaxed);
+                }
+                Event::Member(MemberEvent::Log(event))
+            }
             LogEvent::Durable(zxid) => Event::TxnsDurable(zxid),
             LogEvent::Full { durable, error } => {
                 Event::LogFull { durable, reason: error.to_string() }
@@ -82,7 +99,7 @@ impl Drop for SnapshotReport {
 }
 
 /// Removes old files every so often, where that is configured (`autopurge.purgeInterval`).
-pub(super) fn purge_periodically(
+pub(crate) fn purge_periodically(
     service: &Service,
     snapshots: &SnapshotFiles,
     reader: &LogReader,
@@ -102,7 +119,7 @@ pub(super) fn purge_periodically(
 }
 
 impl StorageBackend {
-    pub(super) fn new(
+    pub(crate) fn new(
         service: Arc<Service>,
         log: LogThread,
         snapshots: SnapshotFiles,
@@ -112,7 +129,35 @@ impl StorageBackend {
         let handle = log.handle();
         let stops = Arc::default();
         let (log, snapshot) = (Some(log), None);
+        let epochs = Arc::new(Mutex::new(epochs));
         StorageBackend { service, log, handle, snapshots, reader, epochs, stops, snapshot }
+    }
+}
+
+impl StorageBackend {
+    /// The way to the log's thread.
+    pub(crate) fn log(&self) -> &LogHandle {
+        &self.handle
+    }
+
+    /// Reads the log.
+    pub(crate) fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// The snapshots.
+    pub(crate) fn snapshots(&self) -> &SnapshotFiles {
+        &self.snapshots
+    }
+
+    /// The epochs.
+    pub(crate) fn epochs(&self) -> Arc<Mutex<EpochFiles>> {
+        Arc::clone(&self.epochs)
+    }
+
+    /// Whose data this is.
+    pub(crate) fn ensemble_id(&self) -> EnsembleId {
+        self.epochs.lock().ensemble_id()
     }
 }
 
@@ -158,8 +203,9 @@ impl Backend for StorageBackend {
     }
 
     fn begin_epoch(&mut self, epoch: Epoch) -> Result<(), String> {
-        let accepted = self.epochs.set_accepted(epoch);
-        let current = accepted.and_then(|()| self.epochs.set_current(epoch));
+        let mut epochs = self.epochs.lock();
+        let accepted = epochs.set_accepted(epoch);
+        let current = accepted.and_then(|()| epochs.set_current(epoch));
         current.map_err(|error| format!("epoch {epoch} cannot be made durable: {error}"))
     }
 

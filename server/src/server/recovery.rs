@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use tracing::info;
-use znodefs::Epoch;
+use znodefs::{Epoch, Zxid};
 
 use super::{Disks, StartError, Surroundings};
 use crate::codec;
@@ -55,17 +55,24 @@ pub(super) fn recover(
     Ok(Recovered { database, storage, password_key, replayed_txns })
 }
 
-fn rebuild_tree(storage: &Storage, hash_seed: u64) -> Result<(DataTree, u64), StorageError> {
-    let restored = storage.restore(|reader| {
+/// The newest usable snapshot's tree, and what it contains for certain.
+pub(crate) fn restore_tree(
+    storage: &Storage,
+    hash_seed: u64,
+) -> Result<Option<(Zxid, DataTree)>, StorageError> {
+    storage.restore(|reader| {
         let mut restorer = TreeRestorer::new(hash_seed);
         while let Some(block) = reader.next_block()? {
             restorer.block(block)?;
         }
         Ok(restorer.finish()?)
-    })?;
-    let (from, mut tree) = match restored {
+    })
+}
+
+fn rebuild_tree(storage: &Storage, hash_seed: u64) -> Result<(DataTree, u64), StorageError> {
+    let (from, mut tree) = match restore_tree(storage, hash_seed)? {
         Some((zxid, tree)) => (zxid, tree),
-        None => (znodefs::Zxid::ZERO, DataTree::new(hash_seed)),
+        None => (Zxid::ZERO, DataTree::new(hash_seed)),
     };
     let mut replayed = 0;
     let last = storage.replay_after(from, |_, payload| {
@@ -98,21 +105,40 @@ fn password_key(
     ensemble_id: EnsembleId,
     surroundings: &Surroundings,
 ) -> Result<PasswordKey, StartError> {
-    let file_error = |error| StartError::Storage(EpochError::File(error).into());
-    let kind = FileKind::Identity;
-    let found = small_file::read(&*disks.data, PASSWORD_KEY_NAME, kind, Some(ensemble_id));
-    if let Some((_, payload)) = found.map_err(file_error)? {
-        let key = payload.as_slice().try_into().map_err(|_| {
-            let path = disks.data.path_of(PASSWORD_KEY_NAME);
-            let reason = format!("{} has not 32 bytes: restore it", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, reason)
-        })?;
-        return Ok(PasswordKey(key));
+    if let Some(key) = read_password_key(disks, ensemble_id)? {
+        return Ok(key);
     }
     let key = PasswordKey(surroundings.random_bytes()?);
-    let header =
-        FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid: znodefs::Zxid::ZERO };
+    write_password_key(disks, ensemble_id, &key)?;
+    Ok(key)
+}
+
+/// Reads what session passwords are made with; `None` when it was never written.
+pub(crate) fn read_password_key(
+    disks: &Disks,
+    ensemble_id: EnsembleId,
+) -> Result<Option<PasswordKey>, StartError> {
+    let kind = FileKind::Identity;
+    let found = small_file::read(&*disks.data, PASSWORD_KEY_NAME, kind, Some(ensemble_id))
+        .map_err(|error| StartError::Storage(EpochError::File(error).into()))?;
+    let Some((_, payload)) = found else { return Ok(None) };
+    let key = payload.as_slice().try_into().map_err(|_| {
+        let path = disks.data.path_of(PASSWORD_KEY_NAME);
+        let reason = format!("{} has not 32 bytes: restore it", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    })?;
+    Ok(Some(PasswordKey(key)))
+}
+
+/// Writes what session passwords are made with; durable when it returns.
+pub(crate) fn write_password_key(
+    disks: &Disks,
+    ensemble_id: EnsembleId,
+    key: &PasswordKey,
+) -> Result<(), StartError> {
+    let kind = FileKind::Identity;
+    let header = FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid: Zxid::ZERO };
     small_file::replace(&*disks.data, PASSWORD_KEY_NAME, &header, &key.0)
         .map_err(StorageError::Disk)?;
-    Ok(key)
+    Ok(())
 }

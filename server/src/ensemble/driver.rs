@@ -1,0 +1,411 @@
+//! The thread of a member: takes everything out of the mailbox at once, lets the protocol and the
+//! replica work, and carries out what they want done (`effects`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tracing::{debug, info, warn};
+
+use super::MemberEvent;
+use super::disk::MemberDisk;
+use super::message::{self, Message, ReceivedMessage, SharedIdentity};
+use super::snapshot_transfer::{ArrivedSnapshot, ArrivingSnapshot};
+use crate::codec;
+use crate::config::ensemble::ServerId;
+use crate::link::LinkEvent;
+use crate::link::LinkSet;
+use crate::link::quorum_port::{PortEvent, QuorumPort};
+use crate::replica::core_thread::{Backend, CoreResult};
+use crate::replica::{Effects, Event, Now, Replica};
+use crate::server::Surroundings;
+use crate::service::Service;
+use crate::status::{ReplicaRole, ReplicaStatus};
+use crate::zab::{self, ConnectionId, RoleKind, Zab};
+
+/// How long a member that shuts down waits for the end of its leadership, and for the last messages
+/// to leave.
+const RETIRE_LIMIT_MS: u64 = 1_000;
+const DRAIN_LIMIT: Duration = Duration::from_millis(300);
+
+/// The longest wait for an event.
+const WAIT_MS_MAX: u64 = 3_600_000;
+
+/// Messages from a learner or the leader that are not yet understood are dropped when their
+/// connection is.
+pub(super) struct QuorumConnection {
+    pub peer: zab::ServerId,
+    pub outgoing: bool,
+}
+
+/// A member of an ensemble.
+pub(super) struct Driver {
+    pub service: Arc<Service>,
+    pub surroundings: Surroundings,
+    pub replica: Replica,
+    pub zab: Zab,
+    pub disk: MemberDisk,
+    pub links: LinkSet,
+    pub port: Arc<QuorumPort>,
+    pub runtime: Handle,
+    /// The connections that the protocol knows.
+    pub connections: HashMap<u64, QuorumConnection>,
+    pub arriving: Option<ArrivingSnapshot>,
+    pub arrived: Option<ArrivedSnapshot>,
+    /// What the replica wants done.
+    pub effects: Effects,
+    pub now: Now,
+    pub retired: bool,
+    status: ReplicaStatus,
+    zab_effects: Vec<zab::Effect>,
+    stop_by_ms: Option<u64>,
+}
+
+/// What a driver is made of.
+pub(super) struct DriverParts {
+    pub service: Arc<Service>,
+    pub surroundings: Surroundings,
+    pub replica: Replica,
+    pub zab: Zab,
+    pub disk: MemberDisk,
+    pub links: LinkSet,
+    pub port: QuorumPort,
+}
+
+impl Driver {
+    pub fn new(parts: DriverParts) -> Driver {
+        Driver {
+            service: parts.service,
+            surroundings: parts.surroundings,
+            replica: parts.replica,
+            zab: parts.zab,
+            disk: parts.disk,
+            links: parts.links,
+            port: Arc::new(parts.port),
+            runtime: Handle::current(),
+            connections: HashMap::new(),
+            arriving: None,
+            arrived: None,
+            effects: Effects::default(),
+            now: Now::default(),
+            retired: false,
+            status: ReplicaStatus::default(),
+            zab_effects: Vec::new(),
+            stop_by_ms: None,
+        }
+    }
+
+    /// Works until the end.
+    pub fn run(&mut self) -> CoreResult {
+        let mut events = Vec::new();
+        self.look_at_the_clock();
+        self.step(zab::Event::Start)?;
+        loop {
+            self.carry_out()?;
+            self.publish_status();
+            if self.retired {
+                break;
+            }
+            let wait_ms = self.next_due_ms().saturating_sub(self.now.monotonic_ms);
+            let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+            self.service.mailbox.take(&mut events, wait);
+            self.look_at_the_clock();
+            for event in events.drain(..) {
+                self.on_event(event)?;
+            }
+            if self.zab.deadline().is_some_and(|due| due <= self.now.monotonic_ms) {
+                self.step(zab::Event::Tick)?;
+            }
+            self.replica.tick(self.now, &mut self.effects);
+            self.retired |= self.stop_by_ms.is_some_and(|by| by <= self.now.monotonic_ms);
+        }
+        self.finish();
+        Ok(())
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let clock = &self.service.clock;
+        self.now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
+    }
+
+    fn next_due_ms(&self) -> u64 {
+        let stop = self.stop_by_ms.unwrap_or(u64::MAX);
+        self.replica.next_due_ms().min(self.zab.deadline().unwrap_or(u64::MAX)).min(stop)
+    }
+
+    /// Lets the last messages leave, then closes the log.
+    fn finish(&mut self) {
+        let (pause, mut left) = (Duration::from_millis(2), DRAIN_LIMIT);
+        while !self.port.is_drained() && !left.is_zero() {
+            std::thread::sleep(pause);
+            left = left.saturating_sub(pause);
+        }
+        if let Some(backend) = self.disk.backend() {
+            backend.close();
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> CoreResult {
+        match event {
+            Event::Member(event) => self.on_member_event(event),
+            Event::Stop => {
+                self.stop_by_ms.get_or_insert(self.now.monotonic_ms + RETIRE_LIMIT_MS);
+                self.step(zab::Event::Shutdown)
+            }
+            other => {
+                self.replica.handle(other, self.now, &mut self.effects);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_member_event(&mut self, event: MemberEvent) -> CoreResult {
+        match event {
+            MemberEvent::Link(event) => self.on_link_event(event),
+            MemberEvent::Port(event) => self.on_port_event(event),
+            MemberEvent::Log(event) => match self.disk.reported(event)? {
+                Some(ticket) => self.step(zab::Event::Durable(ticket)),
+                None => Ok(()),
+            },
+            MemberEvent::EpochDurable => match self.disk.epoch_durable() {
+                Some(ticket) => self.step(zab::Event::Durable(ticket)),
+                None => Ok(()),
+            },
+            MemberEvent::LogRead(read, answer) => self.step(zab::Event::LogRead { read, answer }),
+            MemberEvent::SnapshotProgress(connection) => {
+                self.step(zab::Event::Progress(connection))
+            }
+        }
+    }
+
+    fn on_link_event(&mut self, event: LinkEvent) -> CoreResult {
+        match event {
+            LinkEvent::Connected { peer } => self.step(zab::Event::LinkUp(peer)),
+            LinkEvent::Lost { peer, .. } => self.step(zab::Event::LinkDown(peer)),
+            LinkEvent::Message { peer, payload } => match codec::decode(&payload) {
+                Ok(notification) => {
+                    self.step(zab::Event::Notification { from: peer, notification })
+                }
+                Err(error) => {
+                    warn!("replica {peer} sent what is no notification: {error}");
+                    self.links.disconnect(peer, "it sent what is no notification");
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn on_port_event(&mut self, event: PortEvent) -> CoreResult {
+        match event {
+            PortEvent::Connected { connection, peer, outgoing } => {
+                self.connections.insert(connection, QuorumConnection { peer, outgoing });
+                if !outgoing && let Some(identity) = self.disk.identity().cloned() {
+                    self.send_identity(connection, identity)?;
+                }
+                let connection = ConnectionId(connection);
+                self.step(zab::Event::Connected { connection, peer, outgoing })
+            }
+            PortEvent::ConnectFailed { peer, reason } => {
+                debug!("leader {peer} not reached: {reason}");
+                self.step(zab::Event::ConnectFailed { peer })
+            }
+            PortEvent::Disconnected { connection, .. } => {
+                if self.connections.remove(&connection).is_none() {
+                    return Ok(());
+                }
+                self.forget_snapshot(connection);
+                self.step(zab::Event::Disconnected(ConnectionId(connection)))
+            }
+            PortEvent::Message { connection, payload } => {
+                if !self.connections.contains_key(&connection) {
+                    return Ok(());
+                }
+                match codec::decode::<ReceivedMessage>(&payload) {
+                    Ok(message) => self.on_message(connection, message),
+                    Err(error) => {
+                        self.give_up(connection, &format!("it sent what is no message: {error}"))
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, connection: u64, message: ReceivedMessage) -> CoreResult {
+        match message {
+            Message::Packet(packet) => self.on_packet(connection, packet),
+            Message::Identity(identity) => self.on_identity(connection, identity),
+            Message::SnapshotBegin { zxid } => {
+                let seed = self.random_number()?;
+                let Some(backend) = self.disk.backend() else {
+                    return self.give_up(connection, "it sent a snapshot before its identity");
+                };
+                let id = ConnectionId(connection);
+                match ArrivingSnapshot::begin(id, zxid, backend.snapshots(), seed) {
+                    Ok(arriving) => self.arriving = Some(arriving),
+                    Err(error) => return Err(format!("a snapshot cannot be written: {error}")),
+                }
+                Ok(())
+            }
+            Message::SnapshotBlock(block) => {
+                let id = ConnectionId(connection);
+                let Some(arriving) = self.arriving.as_mut().filter(|one| one.connection == id)
+                else {
+                    return self.give_up(connection, "it sent part of no snapshot");
+                };
+                if let Err(error) = arriving.block(&block) {
+                    return self
+                        .give_up(connection, &format!("its snapshot is of no use: {error}"));
+                }
+                self.step(zab::Event::Progress(id))
+            }
+        }
+    }
+
+    fn on_packet(&mut self, connection: u64, packet: zab::Packet) -> CoreResult {
+        let id = ConnectionId(connection);
+        match &packet {
+            zab::Packet::Snap { .. } => {
+                let arriving = self.arriving.take().filter(|one| one.connection == id);
+                match arriving.map(ArrivingSnapshot::arrived) {
+                    Some(Ok(arrived)) => self.arrived = Some(arrived),
+                    Some(Err(error)) => {
+                        let reason = format!("its snapshot is of no use: {error}");
+                        return self.give_up(connection, &reason);
+                    }
+                    None => return self.give_up(connection, "it named a snapshot and sent none"),
+                }
+            }
+            zab::Packet::Ping { .. } if self.connections[&connection].outgoing => {
+                self.replica.take_touched(&mut self.effects);
+                for event in std::mem::take(&mut self.effects.zab) {
+                    self.step(event)?;
+                }
+            }
+            _ => {}
+        }
+        let step = self.step(zab::Event::Packet { connection: id, packet });
+        self.arrived = None;
+        step
+    }
+
+    fn on_identity(&mut self, connection: u64, identity: SharedIdentity) -> CoreResult {
+        if !self.connections[&connection].outgoing {
+            return self.give_up(connection, "it is no leader and sent an identity");
+        }
+        if let Err(error) = self.disk.adopt(identity.clone()) {
+            let refused = matches!(error, super::disk::DiskError::OtherEnsemble { .. });
+            if refused {
+                return self.give_up(connection, &error.to_string());
+            }
+            return Err(error.to_string());
+        }
+        self.identity_is_known(&identity);
+        Ok(())
+    }
+
+    /// From now on strangers are kept out.
+    pub fn identity_is_known(&mut self, identity: &SharedIdentity) {
+        self.links.set_ensemble_id(identity.ensemble_id);
+        self.port.set_ensemble_id(identity.ensemble_id);
+        self.replica.set_password_key(identity.key());
+    }
+
+    pub fn send_identity(&mut self, connection: u64, identity: SharedIdentity) -> CoreResult {
+        let payload = message::encode(&Message::Identity(identity))
+            .map_err(|error| format!("the identity cannot be sent: {error}"))?;
+        self.port.send(connection, &payload);
+        Ok(())
+    }
+
+    /// Closes a connection whose other end makes no sense.
+    fn give_up(&mut self, connection: u64, reason: &str) -> CoreResult {
+        let Some(gone) = self.connections.remove(&connection) else { return Ok(()) };
+        warn!("the connection with replica {} is closed: {reason}", gone.peer);
+        self.port.disconnect(connection);
+        self.forget_snapshot(connection);
+        self.step(zab::Event::Disconnected(ConnectionId(connection)))
+    }
+
+    pub fn forget_snapshot(&mut self, connection: u64) {
+        let connection = ConnectionId(connection);
+        self.arriving.take_if(|arriving| arriving.connection == connection);
+        self.arrived.take_if(|arrived| arrived.connection == connection);
+    }
+
+    pub fn random_number(&self) -> Result<u64, String> {
+        self.surroundings.random_number().map_err(|error| format!("no randomness: {error}"))
+    }
+
+    /// Tells the protocol one event and carries out what it wants.
+    pub fn step(&mut self, event: zab::Event) -> CoreResult {
+        let mut effects = std::mem::take(&mut self.zab_effects);
+        self.zab.step(self.now.monotonic_ms, event, &mut effects);
+        for effect in effects.drain(..) {
+            self.execute(effect)?;
+        }
+        self.zab_effects = effects;
+        Ok(())
+    }
+
+    /// Carries out what the replica wants, until nothing is left.
+    fn carry_out(&mut self) -> CoreResult {
+        loop {
+            if let Some(reason) = self.effects.fatal.take() {
+                return Err(reason);
+            }
+            if !self.effects.append.ends.is_empty() {
+                let batch = std::mem::take(&mut self.effects.append);
+                self.step(zab::Event::Propose(batch.into_entries()))?;
+                continue;
+            }
+            if self.effects.zab.is_empty() {
+                break;
+            }
+            for event in std::mem::take(&mut self.effects.zab) {
+                self.step(event)?;
+            }
+        }
+        for connection in self.effects.wake.drain(..) {
+            connection.wake();
+        }
+        if std::mem::take(&mut self.effects.take_snapshot)
+            && let Some(backend) = self.disk.backend()
+        {
+            backend.take_snapshot();
+        }
+        Ok(())
+    }
+
+    fn publish_status(&mut self) {
+        let role = match self.zab.role() {
+            RoleKind::Looking | RoleKind::Retired => ReplicaRole::Looking,
+            RoleKind::Following(_) => ReplicaRole::Follower,
+            RoleKind::Observing(_) => ReplicaRole::Observer,
+            RoleKind::Leading => ReplicaRole::Leader,
+        };
+        let leader = match self.zab.role() {
+            RoleKind::Following(leader) | RoleKind::Observing(leader) => Some(leader.0 as u8),
+            RoleKind::Leading => Some(self.service.config.server_id.0),
+            RoleKind::Looking | RoleKind::Retired => None,
+        };
+        let learners = self.zab.learners();
+        let status = ReplicaStatus {
+            role,
+            serving: self.zab.is_serving(),
+            leader: leader.map(ServerId),
+            epoch: self.zab.current_epoch(),
+            voters: self.zab.quorum().voters().len(),
+            synced_followers: learners.synced_followers,
+            synced_observers: learners.synced_observers,
+            learners: learners.connected,
+        };
+        if status != self.status {
+            if status.role != self.status.role || status.leader != self.status.leader {
+                info!("this replica is {}", role.name());
+            }
+            self.status = status;
+            *self.service.status.lock() = status;
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From configuration and disk to a running member: what was recovered, the two ports, the thread.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use tracing::info;
+use znodefs::{Epoch, Zxid};
+
+use super::MemberEvent;
+use super::disk::{DiskError, MemberDisk};
+use super::driver::{Driver, DriverParts};
+use super::message::FRAME_LENGTH_MAX;
+use crate::config::ServerConfig;
+use crate::config::ensemble::{Member, MemberRole};
+use crate::link::quorum_port::QuorumPort;
+use crate::link::{LinkOptions, LinkSet, Plane};
+use crate::persistence::{EnsembleId, Storage, StorageOptions};
+use crate::replica::core_thread::CoreResult;
+use crate::replica::{Event, Now, Replica, ReplicaParts};
+use crate::server::{Disks, StartError, Surroundings, recovery};
+use crate::service::{Database, Service};
+use crate::session_id::PasswordKey;
+use crate::tree::DataTree;
+use crate::txn::{Txn, TxnBody, TxnOrigin};
+use crate::zab::{Ensemble, Identity, Recovered, ServerId, Settings, Zab};
+
+/// Bytes that may wait for one other member before its connection is given up.
+const WAITING_BYTES_MAX: usize = 128 << 20;
+const WAITING_NOTIFICATION_BYTES_MAX: usize = 1 << 20;
+
+/// What a start found on the disk of a member.
+pub(crate) struct MemberRecovered {
+    /// The newest snapshot's state: what follows in the log is applied once it is known to be
+    /// committed.
+    pub database: Arc<Database>,
+    storage: Storage,
+    key: Option<PasswordKey>,
+    zab: Recovered,
+    disks: Disks,
+}
+
+/// Reads the newest snapshot and the epochs.
+pub(crate) fn recover(
+    config: &ServerConfig,
+    disks: Disks,
+    surroundings: &Surroundings,
+) -> Result<MemberRecovered, StartError> {
+    let options = StorageOptions {
+        preallocate: config.log_preallocation,
+        force_sync: config.force_sync,
+        ..StorageOptions::new(u64::from(config.server_id.0), None)
+    };
+    let storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
+    let hash_seed = surroundings.random_number()?;
+    let (delivered, mut tree) = match recovery::restore_tree(&storage, hash_seed)? {
+        Some(restored) => restored,
+        None => (Zxid::ZERO, DataTree::new(hash_seed)),
+    };
+    show_membership(config, &mut tree);
+    let (mut key, mut epochs) = (None, (Epoch(0), Epoch(0)));
+    if let Some(identity) = storage.identity() {
+        key = recovery::read_password_key(&disks, identity.ensemble_id)?;
+    }
+    if let Some((accepted, current)) = storage.epochs() {
+        epochs = (accepted, current);
+    }
+    storage.check_epochs()?;
+    let last_logged = storage.last_zxid();
+    info!(
+        "{} znodes and {} sessions as of {delivered}, the log ends at {last_logged}",
+        tree.node_count(),
+        tree.session_count()
+    );
+    let zab = Recovered {
+        accepted_epoch: epochs.0,
+        current_epoch: epochs.1,
+        last_logged,
+        delivered,
+        initialize: config.initialize,
+    };
+    let database = Arc::new(Database::new(tree, surroundings.random_number()?));
+    Ok(MemberRecovered { database, storage, key, zab, disks })
+}
+
+/// `/zookeeper/config` shows the configured members for as long as no reconfiguration was made.
+fn show_membership(config: &ServerConfig, tree: &mut DataTree) {
+    use std::fmt::Write;
+    let mut members = String::new();
+    for member in &config.members {
+        // Writing to a string cannot fail.
+        let _ = writeln!(members, "server.{}={member}", member.server_id);
+    }
+    let data = Bytes::from(format!("{members}version=0"));
+    let shown = Txn {
+        zxid: Zxid::ZERO,
+        session_id: znodefs::SessionId(0),
+        xid: 0,
+        origin: TxnOrigin::default(),
+        time_ms: 0,
+        body: TxnBody::Reconfig { members, data },
+    };
+    tree.apply(&shown, &mut |_| {});
+}
+
+/// Opens the two ports and starts the thread.
+pub(crate) async fn start(
+    service: &Arc<Service>,
+    recovered: MemberRecovered,
+    surroundings: &Surroundings,
+    ended: impl FnOnce(CoreResult) + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    let config = &service.config;
+    let own = own_member(config)?;
+    let MemberRecovered { database, storage, key, zab, disks } = recovered;
+    // One that has adopted no epoch yet may still become a member of whichever ensemble forms.
+    let adopted = storage.identity().filter(|_| zab.current_epoch > Epoch(0));
+    let ensemble_id = adopted.map(|identity| identity.ensemble_id);
+    let (links, port) = open_ports(service, own, ensemble_id).await?;
+    let clock = &surroundings.clock;
+    let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
+    let parts = ReplicaParts {
+        database,
+        metrics: Arc::clone(&service.metrics),
+        config: config.clone(),
+        epoch: zab.current_epoch,
+        last_logged: zab.last_logged,
+        replayed_txns: 0,
+        password_key: key.clone().unwrap_or(PasswordKey([0; 32])),
+        seed: surroundings.random_number()?,
+        is_member: true,
+    };
+    let disk = MemberDisk::new(Arc::clone(service), disks, storage, key).map_err(start_error)?;
+    let identity = Identity {
+        id: ServerId(u32::from(config.server_id.0)),
+        ensemble: ensemble(config),
+        seed: surroundings.random_number()?,
+    };
+    let driver_parts = DriverParts {
+        service: Arc::clone(service),
+        surroundings: surroundings.clone(),
+        replica: Replica::new(parts, now),
+        zab: Zab::new(identity, settings(config), &zab),
+        disk,
+        links,
+        port,
+    };
+    let mut driver = Driver::new(driver_parts);
+    let run = move || {
+        let result = driver.run();
+        drop(driver);
+        ended(result);
+    };
+    Ok(std::thread::Builder::new().name("znoded-core".into()).spawn(run)?)
+}
+
+fn start_error(error: DiskError) -> StartError {
+    match error {
+        DiskError::Start(error) => error,
+        other => StartError::System(io::Error::other(other.to_string())),
+    }
+}
+
+fn own_member(config: &ServerConfig) -> Result<&Member, StartError> {
+    let own = config.members.iter().find(|member| member.server_id == config.server_id);
+    own.ok_or_else(|| {
+        let reason = format!("there is no line server.{}", config.server_id);
+        StartError::System(io::Error::other(reason))
+    })
+}
+
+fn settings(config: &ServerConfig) -> Settings {
+    Settings {
+        tick_ms: config.tick.as_millis().max(1) as u64,
+        init_limit: config.init_limit,
+        sync_limit: config.sync_limit,
+        ..Settings::default()
+    }
+}
+
+fn ensemble(config: &ServerConfig) -> Ensemble {
+    let of = |role: MemberRole| {
+        let members = config.members.iter().filter(move |member| member.role == role);
+        members.map(|member| ServerId(u32::from(member.server_id.0)))
+    };
+    Ensemble::new(Zxid::ZERO, of(MemberRole::Participant), of(MemberRole::Observer))
+}
+
+async fn open_ports(
+    service: &Arc<Service>,
+    own: &Member,
+    ensemble_id: Option<EnsembleId>,
+) -> Result<(LinkSet, QuorumPort), StartError> {
+    let options = |plane, waiting_bytes_max| LinkOptions {
+        own_id: ServerId(u32::from(own.server_id.0)),
+        plane,
+        waiting_bytes_max,
+        frame_length_max: FRAME_LENGTH_MAX,
+    };
+    let (host, quorum, election) = own.addresses.first().cloned().unwrap_or_default();
+    let listening = |address: SocketAddr| {
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse { address },
+            _ => StartError::Listen { address, source },
+        }
+    };
+    let sink_service = Arc::clone(service);
+    let sink = Arc::new(move |event| {
+        sink_service.mailbox.push(Event::Member(MemberEvent::Link(event)));
+    });
+    let address = resolve(&host, election)?;
+    let election_options = options(Plane::Election, WAITING_NOTIFICATION_BYTES_MAX);
+    let links = LinkSet::start(address, election_options, ensemble_id, sink)
+        .await
+        .map_err(listening(address))?;
+    let sink_service = Arc::clone(service);
+    let sink = Arc::new(move |event| {
+        sink_service.mailbox.push(Event::Member(MemberEvent::Port(event)));
+    });
+    let address = resolve(&host, quorum)?;
+    let port =
+        QuorumPort::start(address, options(Plane::Quorum, WAITING_BYTES_MAX), ensemble_id, sink)
+            .await
+            .map_err(listening(address))?;
+    let peers = |port_of: fn(&(String, u16, u16)) -> u16| -> HashMap<ServerId, Vec<String>> {
+        let others = service.config.members.iter().filter(|one| one.server_id != own.server_id);
+        others
+            .map(|member| {
+                let addresses = member.addresses.iter().map(|one| host_port(&one.0, port_of(one)));
+                (ServerId(u32::from(member.server_id.0)), addresses.collect())
+            })
+            .collect()
+    };
+    port.set_peers(peers(|address| address.1));
+    links.set_peers(peers(|address| address.2));
+    Ok((links, port))
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let unknown = |reason: String| {
+        StartError::System(io::Error::other(format!(
+            "{host}:{port} of this replica's server line cannot be listened on: {reason}"
+        )))
+    };
+    let mut addresses =
+        host_port(host, port).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
+    addresses.next().ok_or_else(|| unknown("no such host".into()))
+}
