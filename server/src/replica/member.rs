@@ -24,7 +24,7 @@ use crate::request_processor::{PendingRequest, SessionOwner};
 use crate::session_id::PasswordKey;
 use crate::session_tracker::{LastHeard, SessionTracker};
 use crate::tree::DataTree;
-use crate::txn::{Txn, TxnOrigin};
+use crate::txn::{Txn, TxnBody, TxnOrigin};
 use crate::zab;
 
 /// What a member does at the moment.
@@ -305,6 +305,12 @@ impl Replica {
         let Some(mut txn) = prepared else { return };
         if op_code == OpCode::CloseSession {
             self.sessions.set_closing(request.session_id);
+        }
+        if let TxnBody::CreateSession { timeout_ms } = txn.body {
+            // Now, not when it is applied: a quorum may have it, and its client come back through
+            // another member, before this replica's own disk does.
+            let timeout_ms = timeout_ms.max(0) as u64;
+            self.sessions.add(request.session_id, timeout_ms, self.now.monotonic_ms);
         }
         txn.origin = TxnOrigin { server, connection: request.connection };
         self.propose(txn, effects);

@@ -1,0 +1,9 @@
+//! Three and four real replicas on loopback: they form an ensemble, keep what they acknowledged
+//! through kills of a minority, refuse when the majority is gone, and bring up to date who comes
+//! late or empty.
+
+mod catching_up;
+mod failover;
+mod forming;
+mod load;
+mod sessions;
