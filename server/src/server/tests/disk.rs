@@ -125,17 +125,20 @@ async fn a_port_in_use_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_one_member_is_refused_clearly() {
+async fn a_member_whose_server_line_is_another_machines_is_refused_clearly() {
     use crate::config::ensemble::{Member, ServerId};
     let mut config = config();
+    config.server_id = ServerId(1);
     for number in 1..=3 {
-        config.members.push(Member::parse(ServerId(number), "h:2888:3888;2181").unwrap());
+        // TEST-NET-1: nobody's address.
+        let member = Member::parse(ServerId(number), "192.0.2.1:2888:3888;2181").unwrap();
+        config.members.push(member);
     }
     let clock = Arc::new(crate::clock::ManualClock::at(0));
     let Err(error) = TestServer::start_on(config, MemoryDisk::new(2), clock).await else {
         panic!("it started");
     };
-    assert!(error.to_string().contains("ensembles are not built yet"), "{error}");
+    assert!(error.to_string().contains("192.0.2.1:3888"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
