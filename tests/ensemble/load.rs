@@ -104,10 +104,12 @@ impl Load {
 }
 
 impl LoadReport {
-    /// The longest time without an acknowledgement that begins after `since`.
-    pub fn longest_gap_after(&self, since: Instant) -> Duration {
-        let from = self.times.partition_point(|time| *time < since).saturating_sub(1);
-        let gaps = self.times[from..].windows(2).map(|pair| pair[1] - pair[0]);
+    /// The longest time without an acknowledgement that began at most a moment after `event`.
+    pub fn gap_at(&self, event: Instant) -> Duration {
+        let began = |pair: &&[Instant]| {
+            pair[1] > event && pair[0] < event + Duration::from_millis(100)
+        };
+        let gaps = self.times.windows(2).filter(began).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or_default()
     }
 }

@@ -29,8 +29,9 @@ use peer_connection::SendQueue;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause between attempts to reach a peer; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
-/// Longest pause between attempts to reach a peer.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Longest pause between attempts to reach a peer: one that has started waits that long at most,
+/// since the other one dials.
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// What happens on the links.
 #[derive(Debug)]
