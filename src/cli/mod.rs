@@ -7,6 +7,7 @@ mod campaign;
 mod child;
 mod create;
 mod elect;
+mod ensemble;
 mod failure;
 mod follow;
 mod get;
@@ -98,6 +99,7 @@ enum Command {
     Once(Once),
     #[command(flatten)]
     Stay(Stay),
+    Ensemble(ensemble::Ensemble),
 }
 
 /// Commands that do one thing and end.
@@ -142,6 +144,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let service = Service { global: &cli.global, servers };
     match cli.command {
         Command::Once(command) => run_once(command, &service).await,
+        Command::Ensemble(ensemble) => {
+            ensemble.run(&service).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Stay(Stay::Lock(lock)) => lock.run(&service).await,
         Command::Stay(Stay::Elect(elect)) => elect.run(&service).await,
         Command::Stay(Stay::Watch(watch)) => watch.run(&service).await,
