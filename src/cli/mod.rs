@@ -144,9 +144,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let service = Service { global: &cli.global, servers };
     match cli.command {
         Command::Once(command) => run_once(command, &service).await,
-        Command::Ensemble(ensemble) => {
-            ensemble.run(&service).await.map(|()| ExitCode::SUCCESS)
-        }
+        Command::Ensemble(ensemble) => ensemble.run(&service).await.map(|()| ExitCode::SUCCESS),
         Command::Stay(Stay::Lock(lock)) => lock.run(&service).await,
         Command::Stay(Stay::Elect(elect)) => elect.run(&service).await,
         Command::Stay(Stay::Watch(watch)) => watch.run(&service).await,

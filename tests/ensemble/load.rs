@@ -106,9 +106,8 @@ impl Load {
 impl LoadReport {
     /// The longest time without an acknowledgement that began at most a moment after `event`.
     pub fn gap_at(&self, event: Instant) -> Duration {
-        let began = |pair: &&[Instant]| {
-            pair[1] > event && pair[0] < event + Duration::from_millis(100)
-        };
+        let began =
+            |pair: &&[Instant]| pair[1] > event && pair[0] < event + Duration::from_millis(100);
         let gaps = self.times.windows(2).filter(began).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or_default()
     }

@@ -49,6 +49,17 @@ use leader::{Leader, Next};
 use leader_election::Election;
 use state::State;
 
+/// How many learners a leader has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LearnerCounts {
+    /// Learners that have introduced themselves.
+    pub connected: usize,
+    /// Followers that have acknowledged NEWLEADER.
+    pub synced_followers: usize,
+    /// Observers that have.
+    pub synced_observers: usize,
+}
+
 #[derive(Debug)]
 enum Role {
     Looking,
@@ -158,6 +169,20 @@ impl Zab {
     /// The last zxid delivered.
     pub fn delivered(&self) -> Zxid {
         self.state.delivered
+    }
+
+    /// A leader's learners; none elsewhere.
+    pub fn learners(&self) -> LearnerCounts {
+        let Role::Leading(leader) = &self.role else { return LearnerCounts::default() };
+        let synced = |observer: bool| {
+            let of_kind = leader.learners.values().filter(move |one| one.observer == observer);
+            of_kind.filter(|one| one.phase.is_synced()).count()
+        };
+        LearnerCounts {
+            connected: leader.learners.len(),
+            synced_followers: synced(false),
+            synced_observers: synced(true),
+        }
     }
 
     /// The configurations in force.
