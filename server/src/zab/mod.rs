@@ -392,7 +392,7 @@ impl Zab {
     fn look(&mut self, reason: &'static str) -> Next {
         self.leave_role();
         self.role = Role::Looking;
-        self.state.fruitless_elections += 1;
+        self.state.elections += 1;
         let role = RoleKind::Looking;
         self.state.effects.push(Effect::ChangeRole { role, reason });
         appointed(self.election.begin(&mut self.state))

@@ -36,8 +36,8 @@ pub(super) struct State {
     /// The last zxid handed to the replicated database.
     pub(super) delivered: Zxid,
     pub(super) serving: bool,
-    /// Elections in a row that led to nothing.
-    pub(super) fruitless_elections: u32,
+    /// Elections since service was last begun.
+    pub(super) elections: u32,
     /// Sessions used here since the last ping.
     pub(super) touched: BTreeMap<SessionId, i32>,
     /// Confirmed syncs that wait until this much is delivered.
@@ -67,7 +67,7 @@ impl State {
             committed: recovered.delivered,
             delivered: recovered.delivered,
             serving: false,
-            fruitless_elections: 0,
+            elections: 0,
             touched: BTreeMap::new(),
             syncs: VecDeque::new(),
             initialize: recovered.initialize,
@@ -110,7 +110,8 @@ impl State {
 
     /// How long to wait after an election for the other side to turn up.
     pub(super) fn discovery_ms(&self) -> u64 {
-        let patience = self.settings.discovery_ms << self.fruitless_elections.min(16);
+        let doublings = self.elections.saturating_sub(1).min(16);
+        let patience = self.settings.discovery_ms << doublings;
         patience.min(self.settings.init_limit_ms())
     }
 
@@ -218,7 +219,7 @@ impl State {
 
     pub(super) fn start_serving(&mut self, leader: ServerId, epoch: Epoch) {
         self.serving = true;
-        self.fruitless_elections = 0;
+        self.elections = 0;
         self.effects.push(Effect::StartServing { leader, epoch });
     }
 
