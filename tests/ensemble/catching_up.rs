@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use znodefs_tests::Ensemble;
 use znodefs_tests::deadline::pause;
 
-use crate::load::{client_of, create};
+use crate::load::{Load, assert_nothing_is_lost, client_of, create};
 
 /// Creates `count` znodes below `parent` through one member.
 fn fill(runtime: &Runtime, ensemble: &Ensemble, id: u8, parent: &str, count: usize) {
@@ -58,25 +58,47 @@ fn a_late_follower_gets_what_it_missed_from_memory_and_from_the_log() {
     assert_has(&runtime, &ensemble, late, "/much", 12_000);
 }
 
-#[test]
-fn a_follower_behind_the_log_gets_a_snapshot_and_keeps_it() {
-    let settings = "snapCount=500\nautopurge.snapRetainCount=3\n";
-    let mut ensemble = Ensemble::start_with(3, 0, settings);
+/// The znodes of a wiped follower come as a snapshot, while `writes` go on or not.
+fn wiped_follower_gets_a_snapshot(writes: bool) {
+    let mut ensemble = Ensemble::start_with(3, 1, "snapCount=500\n");
     let runtime = Runtime::new().expect("a runtime");
-    let late = ensemble.follower();
-    ensemble.kill(late);
-    ensemble.wipe(late);
     let leader = ensemble.leader();
-    fill(&runtime, &ensemble, leader, "/data", 12_000);
-    // Restarted members know only their disks; the late one is further behind than that.
-    ensemble.start_member(late);
-    ensemble.wait_until_serving(late);
-    assert_has(&runtime, &ensemble, late, "/data", 12_000);
-    // What it got is on its disk: it serves it after a kill of everybody.
-    (1..=3).for_each(|id| ensemble.kill(id));
-    (1..=3).for_each(|id| ensemble.start_member(id));
-    (1..=3).for_each(|id| ensemble.wait_until_serving(id));
-    (1..=3).for_each(|id| assert_has(&runtime, &ensemble, id, "/data", 12_000));
+    // More than the leader keeps in memory.
+    fill(&runtime, &ensemble, leader, "/data", 11_000);
+    let late = [ensemble.follower(), 4];
+    for id in late {
+        ensemble.kill(id);
+        ensemble.wipe(id);
+    }
+    let load = writes.then(|| Load::start(&runtime, &ensemble, 4));
+    for id in late {
+        ensemble.start_member(id);
+        ensemble.wait_until_serving(id);
+        let log = ensemble.log_text(id);
+        assert!(log.contains("replaces this replica's history"), "{log}");
+        assert_has(&runtime, &ensemble, id, "/data", 11_000);
+    }
+    let report = load.map(|load| load.stop(&runtime));
+    // What they got is on their disks: they serve it after a kill of everybody.
+    ensemble.ids().into_iter().for_each(|id| ensemble.kill(id));
+    ensemble.ids().into_iter().for_each(|id| ensemble.start_member(id));
+    for id in ensemble.ids() {
+        ensemble.wait_until_serving(id);
+        assert_has(&runtime, &ensemble, id, "/data", 11_000);
+    }
+    if let Some(report) = report {
+        assert_nothing_is_lost(&runtime, &ensemble, &report);
+    }
+}
+
+#[test]
+fn a_wiped_follower_and_observer_get_a_snapshot_and_keep_it() {
+    wiped_follower_gets_a_snapshot(false);
+}
+
+#[test]
+fn a_snapshot_taken_by_a_follower_while_writes_go_on_misses_none() {
+    wiped_follower_gets_a_snapshot(true);
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use znodefs_tests::deadline::pause;
 use znodefs_tests::{Ensemble, wait_until};
 
-use crate::load::{Load, LoadReport, client_of, create, names_at};
+use crate::load::{Load, assert_nothing_is_lost, client_of, create};
 
 const WRITERS: usize = 8;
 
@@ -20,20 +21,6 @@ fn wait_for_progress(load: &Load, more: usize) {
 #[allow(clippy::disallowed_methods, reason = "measures the service in real time")]
 fn now() -> Instant {
     Instant::now()
-}
-
-/// Every acknowledged write is at every member, and every member shows the same.
-fn assert_nothing_is_lost(runtime: &Runtime, ensemble: &Ensemble, report: &LoadReport) {
-    let mut shown = None;
-    for id in ensemble.ids() {
-        ensemble.wait_until_serving(id);
-        let names = runtime.block_on(names_at(&ensemble.address(id)));
-        let lost: Vec<_> = report.acknowledged.difference(&names).collect();
-        assert!(lost.is_empty(), "member {id} lost {lost:?}");
-        let more = names.len() - report.acknowledged.len();
-        assert!(more <= report.unknown, "{more} more than asked for at member {id}");
-        assert_eq!(shown.get_or_insert_with(|| names.clone()), &names, "member {id}");
-    }
 }
 
 #[test]
@@ -144,4 +131,43 @@ fn with_the_majority_gone_writes_are_refused_and_come_back_with_it() {
         }
         create(&client, "/after", b"3").await.expect("a create after the return");
     });
+}
+
+#[test]
+fn members_restarted_one_at_a_time_are_not_missed() {
+    let mut ensemble = Ensemble::start(3, 1);
+    let runtime = Runtime::new().expect("a runtime");
+    let load = Load::start(&runtime, &ensemble, WRITERS);
+    for id in ensemble.ids() {
+        wait_for_progress(&load, 100);
+        ensemble.stop(id);
+        wait_for_progress(&load, 100);
+        ensemble.start_member(id);
+        ensemble.wait_until_serving(id);
+    }
+    let report = load.stop(&runtime);
+    assert_nothing_is_lost(&runtime, &ensemble, &report);
+}
+
+#[test]
+fn a_leader_that_stood_still_beyond_every_limit_is_a_follower_when_it_wakes() {
+    let settings = "tickTime=300\ninitLimit=10\nsyncLimit=3\nmaxSessionTimeout=30000\n";
+    let mut ensemble = Ensemble::start_with(3, 0, settings);
+    let runtime = Runtime::new().expect("a runtime");
+    let load = Load::start(&runtime, &ensemble, WRITERS);
+    wait_for_progress(&load, 100);
+    let leader = ensemble.leader();
+    ensemble.process(leader).signal(Signal::SIGSTOP);
+    let others: Vec<u8> = ensemble.ids().into_iter().filter(|id| *id != leader).collect();
+    wait_until("another one leads", Duration::from_secs(40), || {
+        others.iter().any(|id| ensemble.role(*id).as_deref() == Some("leader"))
+    });
+    wait_for_progress(&load, 100);
+    ensemble.process(leader).signal(Signal::SIGCONT);
+    wait_until("it follows", Duration::from_secs(40), || {
+        ensemble.role(leader).as_deref() == Some("follower")
+    });
+    wait_for_progress(&load, 100);
+    let report = load.stop(&runtime);
+    assert_nothing_is_lost(&runtime, &ensemble, &report);
 }

@@ -141,3 +141,17 @@ pub async fn names_at(address: &str) -> BTreeSet<String> {
     let (names, _) = client.get_children(ROOT, false).await.expect("the children");
     names.into_iter().collect()
 }
+
+/// Every acknowledged write is at every member, and every member shows the same.
+pub fn assert_nothing_is_lost(runtime: &Runtime, ensemble: &Ensemble, report: &LoadReport) {
+    let mut shown = None;
+    for id in ensemble.ids() {
+        ensemble.wait_until_serving(id);
+        let names = runtime.block_on(names_at(&ensemble.address(id)));
+        let lost: Vec<_> = report.acknowledged.difference(&names).collect();
+        assert!(lost.is_empty(), "member {id} lost {lost:?}");
+        let more = names.len() - report.acknowledged.len();
+        assert!(more <= report.unknown, "{more} more than asked for at member {id}");
+        assert_eq!(shown.get_or_insert_with(|| names.clone()), &names, "member {id}");
+    }
+}

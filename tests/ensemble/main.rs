@@ -5,5 +5,6 @@
 mod catching_up;
 mod failover;
 mod forming;
+mod kazoo;
 mod load;
 mod sessions;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tracing::{error, info, warn};
 use znodefs::Zxid;
 
+use super::MemberEvent;
 use super::disk::EpochKind;
 use super::driver::Driver;
 use super::log_read::{self, LogRequest};
@@ -13,9 +14,10 @@ use super::message::{self, ENTRY_BYTES_MAX, Message, SharedIdentity};
 use super::snapshot_transfer;
 use crate::codec;
 use crate::persistence::EnsembleId;
+use crate::replica::Event;
 use crate::replica::core_thread::CoreResult;
 use crate::tree::SnapshotCursor;
-use crate::zab::{ConnectionId, Effect, Entry, Packet, RoleKind, Ticket};
+use crate::zab::{ConnectionId, Effect, Entry, LogRead, Packet, RoleKind, Ticket};
 
 /// Transactions read from the log and applied at once.
 const DELIVERED_AT_ONCE: usize = 1024;
@@ -78,6 +80,12 @@ impl Driver {
             }
             Effect::PersistCurrentEpoch { ticket, epoch } => {
                 self.disk.persist_epoch(ticket, EpochKind::Current, epoch);
+                Ok(())
+            }
+            // Who has nothing is served sooner with the tree than with all that ever happened to it.
+            Effect::ReadLog { read, from: Zxid::ZERO, required: false, .. } => {
+                let (service, answer) = (&self.service, LogRead::Unavailable);
+                service.mailbox.push(Event::Member(MemberEvent::LogRead(read, answer)));
                 Ok(())
             }
             Effect::ReadLog { read, connection, from, through, required: _ } => {
