@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LoadedConfig, ServerConfig};
 use crate::persistence::StorageError;
 use crate::server::{Server, StartError};
+use crate::tools::{self, Tool};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,14 +31,29 @@ A zoo.cfg for one replica needs two lines:
 Then look at it with `znode ls /`, or mount it:
   znode-mount 127.0.0.1:2181 ./mnt
 
+On a bad day:
+  znoded inspect /var/lib/znodefs             what is there, and whether it is whole
+  znoded repair /var/lib/znodefs              what could be done about it, and what it costs
+  znoded backup /var/lib/znodefs FILE         all of it in one file, while the replica runs
+
 Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration, 3 the data directory
 cannot be used, 10 no snapshot can be read.
 Logs go to standard error; RUST_LOG=znodefs_server=debug says more about one part.";
 
 /// A replica of znodefs: a coordination tree that ZooKeeper's clients, znode and znode-mount speak to.
 #[derive(Debug, Parser)]
-#[command(name = "znoded", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(
+    name = "znoded",
+    version,
+    after_help = EXAMPLES,
+    arg_required_else_help = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    tool: Option<Tool>,
+
     /// Configuration, with the keys of ZooKeeper's zoo.cfg
     #[arg(value_name = "FILE", required_unless_present = "standalone")]
     file: Option<PathBuf>,
@@ -78,22 +94,28 @@ impl Failure {
 /// Runs `znoded` with the process's own arguments.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    set_up_logging(arguments.verbose);
-    match run(&arguments) {
+    let result = match &arguments.tool {
+        Some(tool) => {
+            set_up_logging("warn");
+            tools::run(tool).map_err(|error| Failure::new(error.code(), error))
+        }
+        None => {
+            set_up_logging(["info", "debug", "trace"][usize::from(arguments.verbose.min(2))]);
+            run(&arguments)
+        }
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("znoded: {}", failure.reason);
+            if failure.code != 0 {
+                eprintln!("znoded: {}", failure.reason);
+            }
             ExitCode::from(failure.code)
         }
     }
 }
 
-fn set_up_logging(verbose: u8) {
-    let default = match verbose {
-        0 => "info",
-        1 => "debug",
-        _ => "trace",
-    };
+fn set_up_logging(default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()

@@ -30,6 +30,7 @@ pub mod status;
 mod test_replica;
 #[cfg(test)]
 mod test_steps;
+pub mod tools;
 pub mod tree;
 pub mod txn;
 pub mod zab;

@@ -19,7 +19,8 @@ pub const DIRECTORY_NAME: &str = "znodefs-1";
 /// The name of Apache ZooKeeper's directory inside a dataDir.
 const APACHE_DIRECTORY_NAME: &str = "version-2";
 
-const LOCK_NAME: &str = "lock";
+/// The file whose lock a daemon holds; its pid is in it.
+pub const LOCK_NAME: &str = "lock";
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]

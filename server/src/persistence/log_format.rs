@@ -189,6 +189,16 @@ impl RecordReader {
         self.offset
     }
 
+    /// Goes on at `offset`: that of the record that the last step came to, or a later one.
+    pub fn skip_to(&mut self, offset: u64) {
+        if offset > self.buffer_offset + self.buffer.len() as u64 {
+            self.buffer.clear();
+            self.buffer_offset = offset;
+        }
+        self.payload = 0..0;
+        self.offset = offset;
+    }
+
     /// Steps to the next whole record; `None` when there is none at this place.
     pub fn step(&mut self) -> Result<Option<RecordHeader>, DiskError> {
         if !self.fill(RECORD_HEADER_LENGTH)? {
@@ -210,6 +220,11 @@ impl RecordReader {
     /// The payload of the record that the last step came to.
     pub fn payload(&self) -> &[u8] {
         &self.buffer[self.payload.clone()]
+    }
+
+    /// The file.
+    pub fn file(&self) -> &dyn DiskFile {
+        &*self.file
     }
 
     /// Gives the file back.

@@ -293,7 +293,11 @@ fn read_full(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> Result<usiz
 }
 
 /// The place of the last byte in `from..to` that is not zero.
-fn last_nonzero(file: &dyn DiskFile, from: u64, to: u64) -> Result<Option<u64>, DiskError> {
+pub(crate) fn last_nonzero(
+    file: &dyn DiskFile,
+    from: u64,
+    to: u64,
+) -> Result<Option<u64>, DiskError> {
     let mut chunk = vec![0; CHUNK_LENGTH.min((to - from.min(to)) as usize)];
     let mut end = to;
     while end > from {

@@ -12,7 +12,7 @@ pub mod log_error;
 pub mod log_format;
 pub mod log_index;
 pub mod log_reader;
-mod log_recovery;
+pub(crate) mod log_recovery;
 pub mod log_thread;
 pub mod memory_disk;
 pub mod purge;

@@ -45,7 +45,7 @@ pub(super) fn check(tree: &DataTree) {
     assert_eq!(indexed, ephemerals);
     for (&session_id, numbers) in &ephemerals {
         let length = |&number: &NodeNumber| ephemeral_length(tree.path_of(number).len());
-        assert_eq!(tree.ephemerals_length(session_id), numbers.iter().map(length).sum());
+        assert_eq!(tree.ephemerals_length(session_id), numbers.iter().map(length).sum::<usize>());
     }
     assert_eq!(tree.ephemerals_count, ephemerals.values().map(BTreeSet::len).sum::<usize>());
     assert_eq!(tree.containers, containers);

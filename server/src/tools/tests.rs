@@ -1,0 +1,1 @@
+//! Damage of every sort, and what the plan makes of it.
