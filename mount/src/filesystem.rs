@@ -11,9 +11,11 @@ mod directories;
 mod files;
 mod lifetime;
 pub mod listing;
+pub mod remote;
 mod remove;
 mod rename;
 mod rename_plan;
+pub mod replay;
 mod status;
 #[cfg(test)]
 mod test_tree;
@@ -92,6 +94,7 @@ pub struct Filesystem {
     lifetimes: SharedLifetimes,
     statistics: Statistics,
     size: directories::TreeSize,
+    remote: remote::RemoteState,
     /// Whether it was said that some names cannot be shown.
     unshown_told: AtomicBool,
 }
@@ -130,6 +133,7 @@ impl Filesystem {
             lifetimes: SharedLifetimes::default(),
             statistics: Statistics::default(),
             size: directories::TreeSize::default(),
+            remote: remote::RemoteState::default(),
             unshown_told: AtomicBool::new(false),
         }
     }

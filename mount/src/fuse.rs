@@ -24,6 +24,7 @@ use crate::filesystem::{
 };
 use crate::naming::NAME_LENGTH_MAX;
 use crate::recent_lookups::RecentLookups;
+use crate::replay::HELPER_HANDLE;
 
 /// How long the kernel may keep names and attributes: not at all, since it is not told of changes.
 const VALIDITY: Duration = Duration::ZERO;
@@ -61,6 +62,11 @@ impl Adapter {
         self.start(async move { respond(reply, work.await) });
     }
 
+    /// Whether a request is of the replay helper, which is answered from what is known.
+    fn is_replay(&self, request: &Request) -> bool {
+        self.filesystem.is_replay(request.pid())
+    }
+
     fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut work = Box::pin(work);
         let _runtime = self.runtime.enter();
@@ -82,6 +88,15 @@ impl Adapter {
             }
             Err(error) => reply.error(error),
         }
+    }
+}
+
+fn respond_replayed(reply: ReplyEntry, result: Result<Entry, Errno>) {
+    match result {
+        Ok(Entry { attributes, generation }) => {
+            reply.entry(&VALIDITY, &attributes, Generation(generation));
+        }
+        Err(error) => reply.error(error),
     }
 }
 
@@ -151,6 +166,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.is_replay(request) {
+            return respond_replayed(reply, self.filesystem.replayed_lookup(parent.0, name));
+        }
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work = |fs: Arc<Filesystem>| async move { fs.lookup(caller, parent.0, &name).await };
         self.answer(reply, work, self.respond_entry(caller));
@@ -161,6 +179,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.is_replay(request) {
+            return respond_attributes(reply, self.filesystem.replayed_attributes(inode.0));
+        }
         if self.lookups.take(Caller::of(request).thread, inode.0)
             && let Some(attributes) = self.filesystem.known_attributes(inode.0)
         {
@@ -188,6 +209,9 @@ impl fuser::Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.is_replay(request) {
+            return respond_attributes(reply, self.filesystem.replayed_attributes(inode.0));
+        }
         let caller = Caller::of(request);
         let change = AttributeChange { mode, uid, gid, size, mtime };
         let handle = handle.map(|handle| handle.0);
@@ -223,6 +247,10 @@ impl fuser::Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.is_replay(request) {
+            let made = self.filesystem.replayed_creation(parent.0, name, true);
+            return respond_replayed(reply, made);
+        }
         let mode = mode & !umask;
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work =
@@ -243,12 +271,18 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.is_replay(request) {
+            return respond_empty(reply, self.filesystem.replayed_removal(parent.0, name));
+        }
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work = |fs: Arc<Filesystem>| async move { fs.unlink(caller, parent.0, &name).await };
         self.answer(reply, work, respond_empty);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.is_replay(request) {
+            return respond_empty(reply, self.filesystem.replayed_removal(parent.0, name));
+        }
         let (caller, name) = (Caller::of(request), name.to_os_string());
         let work = |fs: Arc<Filesystem>| async move { fs.rmdir(caller, parent.0, &name).await };
         self.answer(reply, work, respond_empty);
@@ -279,6 +313,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.is_replay(request) {
+            return reply.opened(FileHandle(HELPER_HANDLE), FopenFlags::FOPEN_DIRECT_IO);
+        }
         let caller = Caller::of(request);
         // A later fstat has nothing to do with the lookup before this open.
         self.lookups.take(caller.thread, inode.0);
@@ -300,6 +337,18 @@ impl fuser::Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if self.is_replay(request) {
+            return match self.filesystem.replayed_creation(parent.0, name, false) {
+                Ok(Entry { attributes, generation }) => reply.created(
+                    &VALIDITY,
+                    &attributes,
+                    Generation(generation),
+                    FileHandle(HELPER_HANDLE),
+                    FopenFlags::FOPEN_DIRECT_IO,
+                ),
+                Err(error) => reply.error(error),
+            };
+        }
         let flags = creation_flags(flags, mode, umask);
         let mode = mode & !umask;
         let (caller, name) = (Caller::of(request), name.to_os_string());

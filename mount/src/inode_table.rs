@@ -119,6 +119,8 @@ pub struct InodeTable {
     inodes: HashMap<u64, Inode>,
     /// By directory, the inode last told to the kernel for each name in it.
     names: HashMap<u64, HashMap<Arc<str>, u64>>,
+    /// By path, the inodes that show something of the znode there.
+    paths: HashMap<Arc<str>, Vec<u64>>,
 }
 
 impl InodeTable {
@@ -135,7 +137,8 @@ impl InodeTable {
             generation: 0,
             lookups: 1,
         };
-        InodeTable { inodes: HashMap::from([(ROOT, root)]), names: HashMap::new() }
+        let paths = HashMap::from([(root.path.clone(), vec![ROOT])]);
+        InodeTable { inodes: HashMap::from([(ROOT, root)]), names: HashMap::new(), paths }
     }
 
     /// The inode with this number, if the kernel holds it.
@@ -146,6 +149,58 @@ impl InodeTable {
     /// The inode last told to the kernel for a name in a directory.
     pub fn find(&self, parent: u64, name: &str) -> Option<&Inode> {
         self.inodes.get(self.names.get(&parent)?.get(name)?)
+    }
+
+    /// The inodes that show something of the znode at a path and have not lost it.
+    pub fn at_path(&self, path: &str) -> impl Iterator<Item = &Inode> {
+        let numbers = self.paths.get(path).into_iter().flatten();
+        let inodes = numbers.filter_map(|number| self.inodes.get(number));
+        inodes.filter(|inode| inode.presence == Presence::Live)
+    }
+
+    /// Every inode that the kernel holds.
+    pub fn iter(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.values()
+    }
+
+    /// The names that lead from the root to an inode, as a path without slashes at its ends; `None`
+    /// when no name leads there any more.
+    pub fn shown_path(&self, number: u64) -> Option<String> {
+        let mut names = Vec::new();
+        let mut inode = self.get(number)?;
+        while inode.number != ROOT {
+            if self.names.get(&inode.parent)?.get(&inode.name) != Some(&inode.number) {
+                return None;
+            }
+            names.push(&*inode.name);
+            inode = self.get(inode.parent)?;
+        }
+        names.reverse();
+        Some(names.join("/"))
+    }
+
+    /// An inode's name is gone although nobody removed it through this mount. With `lives_on` its
+    /// znode is still there and only shown as something else.
+    pub fn vanish(&mut self, number: u64, lives_on: bool) {
+        self.detach(number, if lives_on { Presence::Live } else { Presence::Gone });
+    }
+
+    fn index(&mut self, number: u64, path: &Arc<str>) {
+        match self.paths.get_mut(path) {
+            Some(numbers) => numbers.push(number),
+            None => {
+                self.paths.insert(path.clone(), vec![number]);
+            }
+        }
+    }
+
+    fn unindex(&mut self, number: u64, path: &str) {
+        if let Some(numbers) = self.paths.get_mut(path) {
+            numbers.retain(|known| *known != number);
+            if numbers.is_empty() {
+                self.paths.remove(path);
+            }
+        }
     }
 
     /// How many inodes the kernel holds.
@@ -188,7 +243,8 @@ impl InodeTable {
         let number = self.free_number(derive_number(parent, name, view, znode.stat.czxid));
         let name: Arc<str> = name.into();
         self.names.entry(parent).or_default().insert(name.clone(), number);
-        let path = path.into();
+        let path: Arc<str> = path.into();
+        self.index(number, &path);
         let inode = Inode {
             number,
             parent,
@@ -230,7 +286,9 @@ impl InodeTable {
         inode.lookups = inode.lookups.saturating_sub(lookups);
         if inode.lookups == 0 {
             self.detach(number, Presence::Live);
-            self.inodes.remove(&number);
+            if let Some(forgotten) = self.inodes.remove(&number) {
+                self.unindex(number, &forgotten.path);
+            }
         }
     }
 
@@ -299,18 +357,27 @@ impl InodeTable {
         if let Some(acl) = acl {
             inode.znode.acl = acl;
         }
+        let to_path = inode.path.clone();
         self.names.entry(to.0).or_default().insert(inode.name.clone(), number);
+        self.unindex(number, &from_path);
+        self.index(number, &to_path);
         let below = self.inodes.values_mut().filter(|inode| {
             inode.number != number
                 && inode.presence == Presence::Live
                 && is_within(&inode.path, &from_path)
         });
+        let mut moved = Vec::new();
         for inode in below {
             let path = format!("{to_path}{}", &inode.path[from_path.len()..]);
             if let Some(stat) = created.get(&path) {
                 inode.znode.stat = *stat;
             }
-            inode.path = path.into();
+            let from = std::mem::replace(&mut inode.path, path.into());
+            moved.push((inode.number, from, inode.path.clone()));
+        }
+        for (number, from, to) in moved {
+            self.unindex(number, &from);
+            self.index(number, &to);
         }
         replaced
     }
@@ -330,6 +397,14 @@ impl InodeTable {
             for inode in [&first_inode, &*second_inode] {
                 let names = self.names.entry(inode.parent).or_default();
                 names.insert(inode.name.clone(), inode.number);
+            }
+            let paths = [first_inode.path.clone(), second_inode.path.clone()];
+            // Their paths were exchanged: each was indexed under the other's.
+            for (number, from, to) in
+                [(first, &paths[1], &paths[0]), (second, &paths[0], &paths[1])]
+            {
+                self.unindex(number, from);
+                self.index(number, to);
             }
         }
         self.inodes.insert(first, first_inode);

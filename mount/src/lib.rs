@@ -12,11 +12,14 @@
 pub mod caller;
 pub mod changes;
 pub mod commit;
+pub mod echo;
 pub mod errno;
+pub mod events;
 pub mod filesystem;
 pub mod fuse;
 pub mod handle_table;
 pub mod inode_table;
+pub mod kernel_notify;
 pub mod lifetimes;
 pub mod mounted;
 pub mod naming;
@@ -24,7 +27,10 @@ pub mod open_file;
 pub mod permission;
 pub mod process;
 pub mod recent_lookups;
+pub mod remote_changes;
+pub mod replay;
+pub mod replayer;
 pub mod service;
 pub mod suffix;
 
-pub use mounted::{MountError, MountOptions, Mounted, Served, mount, serve};
+pub use mounted::{MountError, MountOptions, Mounted, Served, Watching, mount, serve};

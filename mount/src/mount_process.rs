@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use znodefs::client::{Client, ConnectString};
+use znodefs_mount::events::EventStream;
+use znodefs_mount::replay::ReplayHelper;
 use znodefs_mount::service::Service;
-use znodefs_mount::{MountOptions, Served};
+use znodefs_mount::{MountOptions, Served, Watching};
 
 use crate::cli::Source;
 use crate::daemon::Readiness;
@@ -169,9 +171,11 @@ impl<'a> RunningMount<'a> {
         guard: &mut Guard,
         servers: &ConnectString,
     ) -> Result<(Client, KernelSide)> {
-        let service = Arc::new(session::open(servers, plan).await?);
+        let events = Arc::new(EventStream::default());
+        let service = Arc::new(session::open(servers, plan, events.clone()).await?);
         let client = service.client().clone();
-        match KernelSide::mount(plan, guard, service, &servers.to_string()) {
+        let events = session::watch_everything(&client).await.then_some(events);
+        match KernelSide::mount(plan, guard, (service, events), &servers.to_string()) {
             Ok(kernel) => Ok((client, kernel)),
             Err(error) => {
                 within_limit("closing the session", client.close()).await;
@@ -262,6 +266,7 @@ impl<'a> RunningMount<'a> {
     /// time.
     async fn stop(self, signals: &mut StopSignals) {
         notify_service_manager(&[sd_notify::NotifyState::Stopping]);
+        self.kernel.served.stop_replay().await;
         if !self.kernel.served.is_finished() || self.is_mounted() {
             let limit = match self.unmount(signals).await {
                 // What the last closes left is still being committed, as long as it may take.
@@ -333,10 +338,18 @@ impl KernelSide {
     fn mount(
         plan: &Plan,
         guard: &mut Guard,
-        service: Arc<dyn Service>,
+        (service, events): (Arc<dyn Service>, Option<Arc<EventStream>>),
         servers: &str,
     ) -> Result<KernelSide> {
         let request = plan.mount_request(servers);
+        let watching = match events {
+            Some(events) => {
+                let helper = ReplayHelper::start(&request.mountpoint)
+                    .context("cannot start the replay helper process")?;
+                Some(Watching { events, helper })
+            }
+            None => None,
+        };
         guard.mounting()?;
         let device = kernel_mount::mount(&request)?;
         let mountpoint = request.mountpoint;
@@ -344,10 +357,13 @@ impl KernelSide {
             .map_err(|error| MountError::Vanished { mountpoint: mountpoint.clone(), error })?;
         let serving = || -> Result<Served> {
             guard.armed(identity)?;
+            if let Some(watching) = &watching {
+                watching.helper.arm(identity.device);
+            }
             let runtime = tokio::runtime::Handle::current();
-            let served =
-                znodefs_mount::serve(service, mount_options(plan, servers), device, runtime)
-                    .context("the kernel's FUSE does not shake hands")?;
+            let options = mount_options(plan, servers);
+            let served = znodefs_mount::serve(service, options, device, runtime, watching)
+                .context("the kernel's FUSE does not shake hands")?;
             guard.look(plan.invocation.options.connect_timeout)?;
             Ok(served)
         };

@@ -13,8 +13,12 @@ use nix::mount::MntFlags;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::events::EventStream;
 use crate::filesystem::Filesystem;
 use crate::fuse::Adapter;
+use crate::kernel_notify::KernelNotifier;
+use crate::replay::ReplayHelper;
+use crate::replayer;
 use crate::service::Service;
 
 /// How a tree is shown and who may use it.
@@ -102,6 +106,14 @@ pub enum MountError {
     },
 }
 
+/// What a mount needs to tell programs here of changes made elsewhere.
+pub struct Watching {
+    /// What the session's sink delivers to, and its service is observed by.
+    pub events: Arc<EventStream>,
+    /// The helper, which was started before the mount was made.
+    pub helper: ReplayHelper,
+}
+
 /// A mounted tree. Dropping it unmounts, detaching when it is in use.
 pub struct Mounted {
     mountpoint: PathBuf,
@@ -111,6 +123,7 @@ pub struct Mounted {
 /// A tree that is served to the kernel until it is unmounted; whoever mounted it unmounts it.
 pub struct Served {
     finished: watch::Receiver<bool>,
+    filesystem: Arc<Filesystem>,
 }
 
 /// Mounts a session's tree on a directory and serves it from a thread of its own and the tasks of
@@ -133,7 +146,8 @@ pub fn mount(
 }
 
 /// As [`mount()`], for a mount that was made already and that the caller unmounts: `device` is its
-/// open `/dev/fuse`. Options that only concern the kernel have no effect here.
+/// open `/dev/fuse`. Options that only concern the kernel have no effect here. Without `watching`,
+/// programs here hear nothing of changes made elsewhere, and the kernel caches nothing.
 ///
 /// # Errors
 /// When the kernel does not shake hands over the device.
@@ -142,9 +156,14 @@ pub fn serve(
     options: MountOptions,
     device: OwnedFd,
     runtime: Handle,
+    watching: Option<Watching>,
 ) -> io::Result<Served> {
     let config = options.config();
     let filesystem = Arc::new(Filesystem::new(service, &options));
+    if let Some(Watching { events, helper }) = watching {
+        filesystem.start_replay(helper, KernelNotifier::new(device.try_clone()?));
+        events.attach(&filesystem);
+    }
     let adapter = Adapter::new(filesystem.clone(), runtime.clone());
     let session = fuser::Session::from_fd(adapter, device, config.acl, config)?;
     Served::start(session, filesystem, runtime)
@@ -157,15 +176,28 @@ impl Served {
         runtime: Handle,
     ) -> io::Result<Served> {
         let (finish, finished) = watch::channel(false);
+        let served = Served { finished, filesystem: filesystem.clone() };
+        let replaying = filesystem.replay_helper().is_some();
+        let replaying = replaying.then(|| runtime.spawn(replayer::run(filesystem.clone())));
         std::thread::Builder::new().name("fuse".into()).spawn(move || {
             if let Err(error) = session.run() {
                 tracing::error!(%error, "the kernel's connection ended with an error");
+            }
+            if let Some(replaying) = replaying {
+                replaying.abort();
             }
             // What the last close of a file has left is committed before anyone may leave.
             runtime.block_on(filesystem.settle());
             finish.send_replace(true);
         })?;
-        Ok(Served { finished })
+        Ok(served)
+    }
+
+    /// Ends replay, so that nothing of this mount's keeps it from being unmounted.
+    pub async fn stop_replay(&self) {
+        if let Some(helper) = self.filesystem.replay_helper() {
+            helper.stop().await;
+        }
     }
 
     /// Waits until the mount has ended: it was unmounted and nothing uses it any more.

@@ -16,6 +16,8 @@ use znodefs::wire::request::CreateRequest;
 use znodefs::wire::{MultiResult, Request, Response};
 use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
 
+use crate::events::EventStream;
+
 /// Why a request was not answered with a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
@@ -109,6 +111,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct ClientService {
     client: Client,
     outside: Outside,
+    changes: Arc<EventStream>,
 }
 
 /// What happens to znodes by their paths from the real root, wherever the mount's own root is.
@@ -141,9 +144,9 @@ impl Outside {
 }
 
 impl ClientService {
-    /// The service of a client whose sink hands everything to `outside`.
-    pub fn new(client: Client, outside: Outside) -> ClientService {
-        ClientService { client, outside }
+    /// The service of a client whose sink hands everything to `outside` and to `changes`.
+    pub fn new(client: Client, outside: Outside, changes: Arc<EventStream>) -> ClientService {
+        ClientService { client, outside, changes }
     }
 
     /// The client.
@@ -154,8 +157,7 @@ impl ClientService {
 
 impl Service for ClientService {
     fn submit(&self, request: &Request<'_>) -> PendingReply {
-        let pending = self.client.submit(request);
-        Box::pin(async move { Ok(pending.await?) })
+        self.changes.submit(&self.client, request)
     }
 
     fn submit_absolute(&self, request: &Request<'_>) -> PendingReply {

@@ -1,19 +1,27 @@
 //! The mount's session: opened with the options of the command line, and shown to the file system
 //! as its [`Service`](znodefs_mount::service::Service).
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use znodefs::client::{Client, ClientOptions, ConnectString, Delivery};
+use znodefs::wire::AddWatchMode;
+use znodefs_mount::events::EventStream;
 use znodefs_mount::service::{ClientService, Outside};
 
 use crate::plan::{Credential, Plan};
 
-/// Opens the session and checks that the chroot exists.
+/// Opens the session, whose replies and events go to `events`, and checks that the chroot exists.
 ///
 /// # Errors
 /// No server answered within the connect timeout (each address is named with its reason), a
 /// credential was refused, or there is no such chroot.
-pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<ClientService> {
+pub async fn open(
+    servers: &ConnectString,
+    plan: &Plan,
+    events: Arc<EventStream>,
+) -> Result<ClientService> {
     let options = &plan.invocation.options;
     let present = |one: &Credential| (one.scheme.clone(), Bytes::from(one.secret.clone()));
     let client_options = ClientOptions {
@@ -24,8 +32,11 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<ClientService>
         ..ClientOptions::default()
     };
     let outside = Outside::new(servers.chroot.as_deref().unwrap_or_default());
-    let of_sink = outside.clone();
-    let sink = move |delivery: Delivery<'_>| of_sink.take(delivery);
+    let (outside_sink, events_sink) = (outside.clone(), events.clone());
+    let sink = move |delivery: Delivery<'_>| {
+        outside_sink.take(delivery);
+        events_sink.deliver(delivery);
+    };
     let client = Client::connect_with_sink(servers, client_options, sink).await?;
     let root = client.exists("/", false).await.context("cannot look at the root znode")?;
     if let (None, Some(chroot)) = (root, &servers.chroot) {
@@ -36,5 +47,17 @@ pub async fn open(servers: &ConnectString, plan: &Plan) -> Result<ClientService>
             "znode {chroot} does not exist on {hosts}: create it with znode -s {hosts} create -p {chroot}"
         );
     }
-    Ok(ClientService::new(client, outside))
+    Ok(ClientService::new(client, outside, events))
+}
+
+/// Asks to be told of every change of the tree; whether the servers do that. The client asks again
+/// after every reconnection and in every new session.
+pub async fn watch_everything(client: &Client) -> bool {
+    match client.add_watch("/", AddWatchMode::PersistentRecursive).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("changes made elsewhere will cause no inotify events: {error}");
+            false
+        }
+    }
 }

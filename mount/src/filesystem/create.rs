@@ -56,7 +56,7 @@ impl Filesystem {
         }
         let made = self.make(caller, &directory, &znode_name, &suffix, None, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
-        Ok(self.tell(parent, made, View::Directory))
+        Ok(self.tell((parent, name), made, View::Directory))
     }
 
     /// `MKNOD`: a regular file; a coordination tree has no other kinds.
@@ -81,7 +81,7 @@ impl Filesystem {
         let data = Some(Bytes::new());
         let made = self.make(caller, &directory, &znode_name, &suffix, data, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
-        Ok(self.tell(parent, made, View::File))
+        Ok(self.tell((parent, name), made, View::File))
     }
 
     /// `CREATE`: a file of no bytes, opened. Without `O_EXCL` one that came meanwhile is opened.
@@ -118,7 +118,7 @@ impl Filesystem {
             OpenFile::created(open_mode, opener)
         };
         let (stat, lifetime) = (made.znode.stat, made.lifetime);
-        let entry = self.tell(parent, made, View::File);
+        let entry = self.tell((parent, name), made, View::File);
         let opened = self.add_file(entry.attributes.ino.0, file, &stat);
         if let Some(lifetime) = lifetime.filter(|_| suffix.file_descriptor) {
             self.lifetimes.lock().bind(lifetime, opened.handle);
@@ -212,8 +212,12 @@ impl Filesystem {
         }
     }
 
-    /// The entry of a znode that was made in a directory, under its real name.
-    fn tell(&self, parent: u64, made: Made, view: View) -> Entry {
+    /// The entry of a znode that was made in a directory, under its real name. When that is not the
+    /// one asked for, programs that watch the directory are to hear of it.
+    fn tell(&self, (parent, asked): (u64, &OsStr), made: Made, view: View) -> Entry {
+        if asked != made.shown.as_str() {
+            self.announce(&made.path);
+        }
         let mut inodes = self.inodes.lock();
         self.entry(inodes.look_up(parent, &made.shown, view, &made.path, made.znode))
     }

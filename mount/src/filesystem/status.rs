@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub struct Statistics {
     pub requests: AtomicU64,
     /// Values committed.
     pub commits: AtomicU64,
+    /// Whether anybody has looked for the status files.
+    status_seen: AtomicBool,
 }
 
 impl Filesystem {
@@ -44,7 +46,19 @@ impl Filesystem {
     }
 
     pub(super) fn status_directory(&self) -> Entry {
+        self.statistics.status_seen.store(true, Ordering::Relaxed);
         Entry { attributes: self.status_attributes_of(DIRECTORY), generation: 0 }
+    }
+
+    /// The directory's inode, if the kernel may hold it.
+    pub(super) fn seen_status_directory(&self) -> Option<u64> {
+        self.statistics.status_seen.load(Ordering::Relaxed).then_some(DIRECTORY)
+    }
+
+    /// The length of a status file.
+    pub(super) fn status_length(&self, name: &str) -> Option<u64> {
+        let index = FILES.iter().position(|file| *file == name)?;
+        Some(self.status_text(DIRECTORY + 1 + index as u64).len() as u64)
     }
 
     pub(super) fn look_up_status(&self, parent: u64, name: &OsStr) -> Result<Entry, Errno> {
