@@ -35,11 +35,17 @@ pub struct Ls {
     /// The znode itself and all below it, as full paths, parents first
     #[arg(short = 'R', long)]
     recursive: bool,
+    /// Let the server catch up first, so that every earlier write is seen
+    #[arg(long)]
+    sync: bool,
 }
 
 impl Ls {
     /// Runs the command.
     pub async fn run(self, client: &Client) -> Result<(), Failure> {
+        if self.sync {
+            drop(client.sync(&self.path));
+        }
         let mut out = BufWriter::new(std::io::stdout());
         match (self.recursive, self.long) {
             (true, _) => self.recursively(client, &mut out).await?,

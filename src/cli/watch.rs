@@ -57,7 +57,8 @@ and from servers before ZooKeeper 3.9.
 
 Environment of CMD: ZNODE_WATCH_PATH; ZNODE_WATCH_EVENTS, the last line of each changed znode (at most
 100 kB; ZNODE_WATCH_OMITTED is the number of lines left out); ZNODE_WATCH_COUNT, the number of changes;
-ZNODE_SERVERS. Signals are passed on to CMD, and its failures are reported and change nothing.
+ZNODE_SERVERS. Signals are passed on to CMD, and its failures are reported and change nothing. CMD reads
+with --sync (znode get, znode ls): another server may be behind the one that told of the change.
 
 Exit status: 0 when the reader of the lines has gone; 1 if the service fails; 69 if CMD cannot be
 started; 2 wrong usage.")]
