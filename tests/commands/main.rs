@@ -6,6 +6,7 @@ mod kazoo;
 mod lock;
 mod outage;
 mod proxy;
+mod recipes;
 mod register;
 mod terminal;
 mod wait;

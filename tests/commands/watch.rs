@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{DebianZooKeeper, Process, wait_until};
+use znodefs_tests::{DebianZooKeeper, wait_until};
 
 use crate::proxy::Proxy;
-use crate::world::{SOON, Service};
+use crate::world::{Background, SOON, Service};
 
 /// The lines of a file without the zxids, which differ from run to run.
 fn told(service: &Service, name: &str) -> Vec<String> {
@@ -29,7 +29,7 @@ fn wait_until_told(service: &Service, name: &str, expected: &[&str]) {
 }
 
 /// A watch of `/a` that is known to stand.
-fn watch(service: &Service, address: &str, arguments: &str) -> Process {
+fn watch(service: &Service, address: &str, arguments: &str) -> Background {
     let script = format!("exec znode --timeout 4s watch --initial {arguments} > told");
     let process = service.start_to(address, &script);
     wait_until("it watches", SOON, || service.read("told").contains("ready\t"));

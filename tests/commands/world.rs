@@ -1,9 +1,14 @@
 //! What the tests of this area share: a replica, shells in which `znode` reaches it, and commands that
 //! run in the background.
 
+use std::ops::{Deref, DerefMut};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use znodefs_tests::{
     Directory, Process, Ran, Server, Shell, WireClient, Znoded, binary, wait_for, wait_until,
@@ -42,17 +47,18 @@ impl Service {
     }
 
     /// Starts a bash script in the background, in a process that is killed at the end of the test.
-    pub fn start(&self, script: &str) -> Process {
+    pub fn start(&self, script: &str) -> Background {
         self.start_to(&self.server.address(), script)
     }
 
     /// The same with `znode` reaching the replica at `address`.
-    pub fn start_to(&self, address: &str, script: &str) -> Process {
+    pub fn start_to(&self, address: &str, script: &str) -> Background {
         let mut command = Command::new("bash");
         command.arg("-c").arg(script).current_dir(&self.directory);
         command.env("PATH", search_path()).env("ZNODE_SERVERS", address);
         let number = std::fs::read_dir(&self.directory).expect("the test's directory").count();
-        Process::spawn(&mut command, &self.directory.join(format!("{number}.log")))
+        command.process_group(0);
+        Background(Process::spawn(&mut command, &self.directory.join(format!("{number}.log"))))
     }
 
     pub fn client(&self) -> WireClient {
@@ -88,6 +94,31 @@ impl Service {
         };
         let found = wait_for(SOON, look);
         found.unwrap_or_else(|| panic!("not within {SOON:?}: {count} children of {path}"))
+    }
+}
+
+/// A script in the background, in a process group of its own that is killed at the end. (What `znode`
+/// runs is in another one, and dies with it.)
+pub struct Background(Process);
+
+impl Deref for Background {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Background {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // The group may live on when its first process has ended; if it does not, nothing is hit.
+        let _ = killpg(Pid::from_raw(self.0.pid() as i32), Signal::SIGKILL);
     }
 }
 
