@@ -124,7 +124,7 @@ fn revalidation_goes_to_the_leader_and_comes_back() {
     let mut replica = Replica::with_history(1, 3, 0);
     replica.follow_to_broadcast();
     let effects = replica.step(Event::Revalidate { session_id, timeout_ms });
-    assert_eq!(sent(&effects, 9), [asked.clone()]);
+    assert_eq!(sent(&effects, 9), std::slice::from_ref(&asked));
     let effects = replica.packet(9, answered.clone());
     assert!(matches!(effects[..], [Effect::SessionRevalidated { valid: true, .. }]));
 
@@ -147,7 +147,7 @@ fn forwarded_requests_reach_the_request_processor_in_order() {
     let payload = Bytes::from_static(b"create /a");
     let effects = replica.step(Event::Forward(payload.clone()));
     let request = Packet::Request { payload };
-    assert_eq!(sent(&effects, 9), [request.clone()]);
+    assert_eq!(sent(&effects, 9), std::slice::from_ref(&request));
 
     let mut leader = Replica::with_history(3, 3, 0);
     leader.establish();
