@@ -80,7 +80,8 @@ impl World {
         self.look_at_links(node);
     }
 
-    fn leader(&self) -> Option<usize> {
+    /// The node that leads, if any does.
+    pub fn leader(&self) -> Option<usize> {
         let leads = |node: &crate::node::Node| {
             node.zab.as_ref().is_some_and(|zab| zab.role() == RoleKind::Leading)
         };
@@ -276,7 +277,7 @@ impl World {
     }
 
     /// A clean shutdown; the process starts again later.
-    fn shut_down(&mut self, node: usize) {
+    pub fn shut_down(&mut self, node: usize) {
         if self.nodes[node].zab.is_some() {
             self.feed(node, Event::Shutdown);
         }

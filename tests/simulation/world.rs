@@ -229,7 +229,18 @@ impl World {
 
     /// Runs to the end, or to the first violation.
     pub fn run(&mut self) {
-        while let Some(Reverse((at, _, place))) = self.queue.pop() {
+        self.run_until(u64::MAX);
+    }
+
+    /// The same, no further than this time.
+    pub fn run_until(&mut self, time: u64) {
+        self.settle();
+        while let Some(Reverse((at, _, _))) = self.queue.peek() {
+            if *at > time {
+                self.now = time;
+                return;
+            }
+            let Some(Reverse((at, _, place))) = self.queue.pop() else { return };
             let Some(happening) = self.slab[place].take() else { continue };
             self.free.push(place);
             self.now = at;

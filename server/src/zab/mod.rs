@@ -75,8 +75,18 @@ pub struct Zab {
     role: Role,
     /// Learners' connections to us, whatever our role.
     learners: BTreeMap<ConnectionId, ServerId>,
-    /// What learners said before we knew that we lead.
-    early: Vec<(ConnectionId, Packet)>,
+    /// Learners that introduced themselves before we knew that we lead.
+    early: Vec<Early>,
+}
+
+/// How long a follower keeps a learner that takes it for the leader: it may be about to be told
+/// that it is. In milliseconds.
+const EARLY_WAIT_MS: u64 = 50;
+
+struct Early {
+    until: u64,
+    connection: ConnectionId,
+    packet: Packet,
 }
 
 impl Zab {
@@ -117,7 +127,10 @@ impl Zab {
         match &self.role {
             Role::Looking => Some(self.election.deadline()),
             Role::Leading(leader) => Some(leader.deadline()),
-            Role::Following(follower) => Some(follower.deadline(&self.state)),
+            Role::Following(follower) => {
+                let early = self.early.first().map_or(u64::MAX, |early| early.until);
+                Some(follower.deadline(&self.state).min(early))
+            }
             Role::Retired => None,
         }
     }
@@ -233,7 +246,11 @@ impl Zab {
         match &mut self.role {
             Role::Looking => appointed(self.election.tick(&mut self.state)),
             Role::Leading(leader) => leader.tick(&mut self.state),
-            Role::Following(follower) => follower.tick(&mut self.state),
+            Role::Following(follower) => {
+                let next = follower.tick(&mut self.state);
+                self.turn_away_early(self.state.now);
+                next
+            }
             Role::Retired => Next::Stay,
         }
     }
@@ -300,7 +317,7 @@ impl Zab {
 
     fn on_disconnected(&mut self, connection: ConnectionId) -> Next {
         self.learners.remove(&connection);
-        self.early.retain(|(of, _)| *of != connection);
+        self.early.retain(|early| early.connection != connection);
         match &mut self.role {
             Role::Leading(leader) => leader.on_disconnected(&mut self.state, connection),
             Role::Following(follower) if follower.connection == Some(connection) => {
@@ -318,13 +335,8 @@ impl Zab {
                     let next = leader.on_packet(&mut self.state, connection, peer, packet);
                     if next == Next::Stay { leader.try_retire(&mut self.state) } else { next }
                 }
-                Role::Looking => {
-                    self.early.push((connection, packet));
-                    Next::Stay
-                }
                 _ => {
-                    self.learners.remove(&connection);
-                    self.state.effects.push(Effect::Disconnect(connection));
+                    self.on_early_packet(connection, packet);
                     Next::Stay
                 }
             };
@@ -334,6 +346,38 @@ impl Zab {
                 follower.on_packet(&mut self.state, packet)
             }
             _ => Next::Stay,
+        }
+    }
+
+    /// A learner takes us for the leader. Looking, we may become it; following, the leader may be
+    /// about to appoint us.
+    fn on_early_packet(&mut self, connection: ConnectionId, packet: Packet) {
+        let may_lead = match &self.role {
+            Role::Looking => true,
+            Role::Following(follower) => follower.is_active(),
+            _ => false,
+        };
+        let introduces = matches!(packet, Packet::FollowerInfo(_) | Packet::ObserverInfo(_));
+        let known = self.early.iter().any(|early| early.connection == connection);
+        if may_lead && introduces && !known {
+            let until = self.state.now + EARLY_WAIT_MS;
+            self.early.push(Early { until, connection, packet });
+        } else {
+            self.turn_away(connection);
+        }
+    }
+
+    fn turn_away(&mut self, connection: ConnectionId) {
+        self.early.retain(|early| early.connection != connection);
+        if self.learners.remove(&connection).is_some() {
+            self.state.effects.push(Effect::Disconnect(connection));
+        }
+    }
+
+    fn turn_away_early(&mut self, now: u64) {
+        while let Some(early) = self.early.first().filter(|early| early.until <= now) {
+            let connection = early.connection;
+            self.turn_away(connection);
         }
     }
 
@@ -410,11 +454,7 @@ impl Zab {
         if leader == self.state.id {
             return self.lead(reason);
         }
-        for (connection, _) in std::mem::take(&mut self.early) {
-            if self.learners.remove(&connection).is_some() {
-                self.state.effects.push(Effect::Disconnect(connection));
-            }
-        }
+        self.turn_away_early(u64::MAX);
         let follower = Follower::new(&mut self.state, leader);
         self.role = Role::Following(Box::new(follower));
         let role = self.role();
@@ -429,7 +469,7 @@ impl Zab {
         self.state.effects.push(Effect::ChangeRole { role, reason });
         let Role::Leading(leader) = &mut self.role else { return Next::Stay };
         let mut next = leader.start_discovery(&mut self.state);
-        for (connection, packet) in std::mem::take(&mut self.early) {
+        for Early { connection, packet, .. } in std::mem::take(&mut self.early) {
             if let (Next::Stay, Some(peer)) = (next, self.learners.get(&connection)) {
                 next = leader.on_packet(&mut self.state, connection, *peer, packet);
             }

@@ -167,3 +167,22 @@ fn second_connection_of_a_learner_replaces_the_first() {
     assert_eq!(sent(&effects, 77), [Packet::LeaderInfo { epoch: Epoch(2) }]);
     assert!(replica.packet(1, Packet::Sync { token: 1 }).is_empty(), "the old one is deaf");
 }
+
+#[test]
+fn follower_keeps_who_takes_it_for_the_leader_until_it_is_appointed() {
+    let introduces = Packet::FollowerInfo(learner_info(1));
+    let mut replica = Replica::with_history(1, 3, 0);
+    replica.follow_to_broadcast();
+    replica.learner_connects(2);
+    assert!(replica.packet(2, introduces.clone()).is_empty());
+    let effects = replica.packet(9, Packet::Handover { successor: server(1) });
+    assert!(effects.iter().any(|e| matches!(e, Effect::PersistAcceptedEpoch { .. })));
+
+    let mut replica = Replica::with_history(1, 3, 0);
+    replica.follow_to_broadcast();
+    replica.learner_connects(2);
+    replica.packet(2, introduces);
+    assert_eq!(replica.zab.deadline(), Some(replica.now + 50));
+    let effects = replica.pass(50);
+    assert!(matches!(effects[..], [Effect::Disconnect(ConnectionId(2))]), "{effects:?}");
+}
