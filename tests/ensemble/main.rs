@@ -3,6 +3,7 @@
 //! late or empty.
 
 mod catching_up;
+mod chaos;
 mod failover;
 mod forming;
 mod kazoo;
