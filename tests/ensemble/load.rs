@@ -16,6 +16,9 @@ use znodefs_tests::Ensemble;
 /// The znode below which the load is written.
 pub const ROOT: &str = "/load";
 
+/// How long a writer waits that has no server.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// A client of all members.
 pub async fn client(ensemble: &Ensemble) -> Client {
     client_of(&ensemble.connect_string()).await
@@ -128,6 +131,8 @@ async fn write(number: usize, servers: &str, stops: &AtomicBool, count: &AtomicU
             }
             Err(Error::SessionExpired) => panic!("writer {number}: its session expired"),
             Err(Error::Service { code, .. }) => panic!("writer {number}: {name}: {code}"),
+            // Never sent: there was no server for as long as a session lasts.
+            Err(Error::TimedOut { .. }) => tokio::time::sleep(RETRY_PAUSE).await,
             Err(_) => written.unknown += 1,
         }
     }
