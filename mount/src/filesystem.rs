@@ -11,6 +11,7 @@ mod directories;
 mod files;
 mod lifetime;
 pub mod listing;
+mod locking;
 pub mod remote;
 mod remove;
 mod rename;
@@ -38,6 +39,7 @@ use crate::caller::Caller;
 use crate::errno;
 use crate::handle_table::HandleTable;
 use crate::inode_table::{Inode, InodeTable, Presence, ROOT, View, Znode};
+use crate::locks::Locks;
 use crate::mounted::MountOptions;
 use crate::naming::{self, FileName, NameError};
 use crate::permission::Identities;
@@ -50,6 +52,7 @@ pub use create::Opened;
 pub use directories::{DirectoryEntry, Space};
 pub use files::{Closed, ReadNow, WrittenNow};
 pub use lifetime::Ending;
+pub use locking::Closing;
 pub use rename::RenameKind;
 pub use status::Statistics;
 
@@ -90,7 +93,8 @@ pub struct Filesystem {
     znodes: Znodes,
     settings: Settings,
     inodes: Mutex<InodeTable>,
-    handles: HandleTable,
+    handles: Arc<HandleTable>,
+    locks: Locks,
     lifetimes: SharedLifetimes,
     statistics: Statistics,
     size: directories::TreeSize,
@@ -125,11 +129,18 @@ impl Filesystem {
         };
         // Nobody sees this root before it has been looked at.
         let root = Znode { stat: Stat::default(), acl: Acl::open().into(), null_data: None };
+        let znodes = Znodes::new(service);
+        let handles = Arc::new(HandleTable::default());
+        let of_locks = handles.clone();
+        let locks = Locks::new(&znodes, move |lost| {
+            lost.iter().filter_map(|handle| of_locks.file(*handle)).for_each(|f| f.lock.lose());
+        });
         Filesystem {
-            znodes: Znodes::new(service),
+            znodes,
             settings,
             inodes: Mutex::new(InodeTable::new(root)),
-            handles: HandleTable::default(),
+            handles,
+            locks,
             lifetimes: SharedLifetimes::default(),
             statistics: Statistics::default(),
             size: directories::TreeSize::default(),

@@ -17,11 +17,14 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
+use znodefs::recipe::LockMode;
 
 use crate::caller::Caller;
 use crate::filesystem::{
-    AttributeChange, Closed, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, WrittenNow,
+    AttributeChange, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, WrittenNow,
 };
+use crate::lock_table::LockKey;
+use crate::locks::{LockRequest, Obstacle};
 use crate::naming::NAME_LENGTH_MAX;
 use crate::recent_lookups::RecentLookups;
 use crate::replay::HELPER_HANDLE;
@@ -130,6 +133,15 @@ fn respond_xattr(reply: ReplyXattr, result: Result<Vec<u8>, Errno>, size: u32) {
     }
 }
 
+/// The kind of lock that fcntl(2) names so.
+fn lock_mode(kind: i32) -> Option<LockMode> {
+    match kind {
+        libc::F_RDLCK => Some(LockMode::Shared),
+        libc::F_WRLCK => Some(LockMode::Exclusive),
+        _ => None,
+    }
+}
+
 /// The flags of a creation without an O_NONBLOCK that is not meant for us: tar(1) opens every file
 /// it unpacks with O_EXCL and O_NONBLOCK, for writing alone, with a mode from which it has taken its
 /// umask itself. Whoever can read the name back, or leaves the mode to the umask as dd(1) and the
@@ -150,7 +162,7 @@ impl fuser::Filesystem for Adapter {
             InitFlags::FUSE_DONT_MASK,
             // There are no set-user-id files here that a write would have to clear.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            // Locks that hold on this machine only would be a lie: refused until they hold on all.
+            // Locks hold on all machines.
             InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_FLOCK_LOCKS,
         ];
@@ -422,18 +434,26 @@ impl fuser::Filesystem for Adapter {
     fn flush(
         &self,
         request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        match self.filesystem.flush_now(Caller::of(request), handle.0) {
-            None => reply.ok(),
-            Some(file) => {
-                let work = |fs: Arc<Filesystem>| async move { fs.commit(&file).await };
-                self.answer(reply, work, respond_empty);
-            }
+        let pending = self.filesystem.flush_now(Caller::of(request), handle.0);
+        let key = LockKey { inode: inode.0, owner: lock_owner.0 };
+        let held = self.filesystem.locks_closed(key);
+        if pending.is_none() && held.is_none() {
+            return reply.ok();
         }
+        let work = |fs: Arc<Filesystem>| async move {
+            let committed = match pending {
+                Some(file) => fs.commit(&file).await,
+                None => Ok(()),
+            };
+            fs.end_lock(held).await;
+            committed
+        };
+        self.answer(reply, work, respond_empty);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -444,25 +464,19 @@ impl fuser::Filesystem for Adapter {
     fn release(
         &self,
         _: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        match self.filesystem.release(handle.0) {
-            Closed::Done => reply.ok(),
-            Closed::MustCommit(file, releasing) => {
+        let flock_owner = lock_owner.map(|owner| owner.0);
+        match self.filesystem.close(inode.0, handle.0, flock_owner) {
+            None => reply.ok(),
+            Some(closing) => {
                 let work = |fs: Arc<Filesystem>| async move {
-                    fs.commit_released(&file, releasing).await;
-                    Ok(())
-                };
-                self.answer(reply, work, respond_empty);
-            }
-            Closed::MustEnd(ending) => {
-                let work = |fs: Arc<Filesystem>| async move {
-                    fs.end_closed(ending).await;
+                    fs.finish_close(closing).await;
                     Ok(())
                 };
                 self.answer(reply, work, respond_empty);
@@ -582,33 +596,66 @@ impl fuser::Filesystem for Adapter {
     fn getlk(
         &self,
         _: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _lock_owner: LockOwner,
-        _start: u64,
-        _end: u64,
-        _kind: i32,
-        _pid: u32,
+        inode: INodeNo,
+        handle: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
         reply: ReplyLock,
     ) {
-        reply.error(Errno::EOPNOTSUPP);
+        let Some(mode) = lock_mode(kind) else { return reply.error(Errno::EINVAL) };
+        let request = LockRequest {
+            key: LockKey { inode: inode.0, owner: lock_owner.0 },
+            handle: handle.0,
+            range: (start, end),
+            mode,
+            process: pid,
+            waiting: None,
+        };
+        let work = move |fs: Arc<Filesystem>| async move { fs.obstacle(request).await };
+        self.answer(reply, work, move |reply: ReplyLock, result| match result {
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Ok(Some(Obstacle { mode, process })) => {
+                let kind = match mode {
+                    LockMode::Exclusive => libc::F_WRLCK,
+                    LockMode::Shared => libc::F_RDLCK,
+                };
+                // Every lock is one of the whole file.
+                reply.locked(0, i64::MAX as u64, kind, process);
+            }
+            Err(error) => reply.error(error),
+        });
     }
 
     fn setlk(
         &self,
-        _: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _lock_owner: LockOwner,
-        _start: u64,
-        _end: u64,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        lock_owner: LockOwner,
+        start: u64,
+        end: u64,
         kind: i32,
-        _pid: u32,
-        _sleep: bool,
+        pid: u32,
+        sleep: bool,
         reply: ReplyEmpty,
     ) {
-        // Nothing is ever locked, so unlocking does no harm.
-        if kind == libc::F_UNLCK { reply.ok() } else { reply.error(Errno::EOPNOTSUPP) }
+        let caller = Caller::of(request);
+        let key = LockKey { inode: inode.0, owner: lock_owner.0 };
+        let (handle, range) = (handle.0, (start, end));
+        if kind == libc::F_UNLCK {
+            let work = move |fs: Arc<Filesystem>| async move {
+                fs.unlock(caller, key, handle, range).await
+            };
+            return self.answer(reply, work, respond_empty);
+        }
+        let Some(mode) = lock_mode(kind) else { return reply.error(Errno::EINVAL) };
+        let waiting = sleep.then_some(caller.thread);
+        let request = LockRequest { key, handle, range, mode, process: pid, waiting };
+        let work = move |fs: Arc<Filesystem>| async move { fs.lock(request).await };
+        self.answer(reply, work, respond_empty);
     }
 
     fn ioctl(

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,8 +23,46 @@ pub struct FileHandle {
     pub committing: tokio::sync::Mutex<()>,
     /// The session that owned the znode when it was opened, if it is ephemeral.
     pub owner: Option<SessionId>,
+    /// The lock that was taken through it.
+    pub lock: LockMark,
     /// Whether reads, too, are to be in step with the leader (`O_SYNC`).
     pub synchronous: bool,
+}
+
+/// What an open file knows of the lock that was taken through it.
+#[derive(Debug, Default)]
+pub struct LockMark {
+    /// The session that holds it; 0 for none.
+    session: AtomicI64,
+    is_lost: AtomicBool,
+}
+
+impl LockMark {
+    /// A lock was taken in this session.
+    pub fn locked(&self, session: SessionId) {
+        self.session.store(session.0, Ordering::Relaxed);
+    }
+
+    /// The lock is lost.
+    pub fn lose(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a lock was lost, which stays so. `session` is the one that there is now.
+    pub fn is_lost(&self, session: SessionId) -> bool {
+        let locked = self.session.load(Ordering::Relaxed);
+        if locked != 0 && locked != session.0 {
+            self.lose();
+        }
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// The lock was given back, unless it had been lost.
+    pub fn unlocked(&self, session: SessionId) {
+        if !self.is_lost(session) {
+            self.session.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// An open directory.
@@ -180,6 +218,7 @@ mod tests {
             file: Mutex::new(OpenFile::created(OpenMode { write: true, ..OpenMode::default() }, 1)),
             committing: tokio::sync::Mutex::default(),
             owner: None,
+            lock: LockMark::default(),
             synchronous: false,
         })
     }
@@ -207,6 +246,20 @@ mod tests {
         handle.file.lock().write(0, b"12345", 100).unwrap();
         assert_eq!(table.pending_length(7, 3), Some(5));
         assert_eq!(table.pending_length(8, 3), None);
+    }
+
+    #[test]
+    fn a_lock_that_was_lost_stays_lost() {
+        let mark = LockMark::default();
+        assert!(!mark.is_lost(SessionId(2)), "there was none");
+        mark.locked(SessionId(1));
+        mark.unlocked(SessionId(1));
+        assert!(!mark.is_lost(SessionId(2)), "it was given back in time");
+        mark.locked(SessionId(2));
+        mark.unlocked(SessionId(3));
+        assert!(mark.is_lost(SessionId(3)));
+        mark.locked(SessionId(3));
+        assert!(mark.is_lost(SessionId(3)));
     }
 
     #[tokio::test]

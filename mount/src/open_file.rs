@@ -198,6 +198,20 @@ impl OpenFile {
         self.take_anew |= !self.has_read;
     }
 
+    /// The process that has the file open has locked it: what is read from now on is the newest value,
+    /// wherever the read starts.
+    pub fn locked(&mut self) {
+        if self.changes.is_empty() && !self.detached && self.committing.is_none() {
+            self.value = None;
+            self.has_read = false;
+        }
+    }
+
+    /// Whether this process has opened the file, as far as is known.
+    pub fn is_opened_by(&self, process: u32) -> bool {
+        process != 0 && process == self.opener
+    }
+
     /// The znode was renamed, by creating it anew or by setting another's data: the value of version
     /// `from` is the same as that of version `to`.
     pub fn moved(&mut self, from: i32, to: i32) {

@@ -199,6 +199,7 @@ impl Service for ClientService {
 #[derive(Clone)]
 pub struct Znodes {
     service: Arc<dyn Service>,
+    is_absolute: bool,
 }
 
 /// What a request comes to.
@@ -242,7 +243,19 @@ impl<'a> NewZnode<'a> {
 impl Znodes {
     /// The requests of one session.
     pub fn new(service: Arc<dyn Service>) -> Znodes {
-        Znodes { service }
+        Znodes { service, is_absolute: false }
+    }
+
+    /// The same with paths from the real root.
+    pub fn from_real_root(&self) -> Znodes {
+        Znodes { is_absolute: true, ..self.clone() }
+    }
+
+    fn send(&self, request: &Request<'_>) -> PendingReply {
+        match self.is_absolute {
+            true => self.service.submit_absolute(request),
+            false => self.service.submit(request),
+        }
     }
 
     /// The session.
@@ -253,7 +266,13 @@ impl Znodes {
     /// A znode's stat.
     pub fn exists(&self, path: &str) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::Exists { path, watch: false };
-        answer!(self.service.submit(&request), Response::Stat(stat) => stat)
+        answer!(self.send(&request), Response::Stat(stat) => stat)
+    }
+
+    /// A znode's stat, with a watch: [`Service::events`] tells of its deletion.
+    pub fn watch(&self, path: &str) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
+        let request = Request::Exists { path, watch: true };
+        answer!(self.send(&request), Response::Stat(stat) => stat)
     }
 
     /// A znode's data and stat.
@@ -262,7 +281,7 @@ impl Znodes {
         path: &str,
     ) -> impl Future<Output = Outcome<(Option<Bytes>, Stat)>> + Send + use<> {
         let request = Request::GetData { path, watch: false };
-        answer!(self.service.submit(&request), Response::Data { data, stat } => (data, stat))
+        answer!(self.send(&request), Response::Data { data, stat } => (data, stat))
     }
 
     /// Replaces a znode's data; version -1 is any.
@@ -273,7 +292,7 @@ impl Znodes {
         version: i32,
     ) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::SetData { path, data, version };
-        answer!(self.service.submit(&request), Response::Stat(stat) => stat)
+        answer!(self.send(&request), Response::Stat(stat) => stat)
     }
 
     /// Creates a znode: its path as made, and its stat.
@@ -281,7 +300,7 @@ impl Znodes {
         &self,
         new: &NewZnode<'_>,
     ) -> impl Future<Output = Outcome<(String, Stat)>> + Send + use<> {
-        let pending = self.service.submit(&new.request());
+        let pending = self.send(&new.request());
         answer!(pending, Response::Created { path, stat } => (path, stat))
     }
 
@@ -292,7 +311,7 @@ impl Znodes {
         version: i32,
     ) -> impl Future<Output = Outcome<()>> + Send + use<> {
         let request = Request::Delete { path, version };
-        answer!(self.service.submit(&request), Response::Empty => ())
+        answer!(self.send(&request), Response::Empty => ())
     }
 
     /// The names of a znode's children, and its stat.
@@ -301,7 +320,7 @@ impl Znodes {
         path: &str,
     ) -> impl Future<Output = Outcome<(Vec<String>, Stat)>> + Send + use<> {
         let request = Request::GetChildren2 { path, watch: false };
-        answer!(self.service.submit(&request), Response::Children { names, stat } => (names, stat))
+        answer!(self.send(&request), Response::Children { names, stat } => (names, stat))
     }
 
     /// A znode's ACL and stat.
@@ -310,7 +329,7 @@ impl Znodes {
         path: &str,
     ) -> impl Future<Output = Outcome<(Vec<Acl>, Stat)>> + Send + use<> {
         let request = Request::GetAcl { path };
-        answer!(self.service.submit(&request), Response::Acl { acl, stat } => (acl, stat))
+        answer!(self.send(&request), Response::Acl { acl, stat } => (acl, stat))
     }
 
     /// Replaces a znode's ACL; version -1 is any.
@@ -321,12 +340,12 @@ impl Znodes {
         version: i32,
     ) -> impl Future<Output = Outcome<Stat>> + Send + use<> {
         let request = Request::SetAcl { path, acl, version };
-        answer!(self.service.submit(&request), Response::Stat(stat) => stat)
+        answer!(self.send(&request), Response::Stat(stat) => stat)
     }
 
     /// Catches up with the leader.
     pub fn sync(&self, path: &str) -> impl Future<Output = Outcome<()>> + Send + use<> {
-        answer!(self.service.submit(&Request::Sync { path }), Response::Path(_) => ())
+        answer!(self.send(&Request::Sync { path }), Response::Path(_) => ())
     }
 
     /// The number of a znode's descendants.
@@ -335,7 +354,7 @@ impl Znodes {
         path: &str,
     ) -> impl Future<Output = Outcome<i32>> + Send + use<> {
         let request = Request::GetAllChildrenNumber { path };
-        answer!(self.service.submit(&request), Response::Number(number) => number)
+        answer!(self.send(&request), Response::Number(number) => number)
     }
 
     /// Several writes as one: the transaction and the records of each, or the first error.
@@ -343,7 +362,7 @@ impl Znodes {
         &self,
         operations: Vec<Request<'_>>,
     ) -> impl Future<Output = Outcome<(Zxid, Vec<Response>)>> + Send + use<> {
-        let pending = self.service.submit(&Request::Multi(operations));
+        let pending = self.send(&Request::Multi(operations));
         async move {
             let Reply { zxid, response } = pending.await?;
             let Response::Multi(results) = response else { return Err(ServiceError::Protocol) };

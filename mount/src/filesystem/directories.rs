@@ -12,6 +12,7 @@ use crate::caller::Caller;
 use crate::errno;
 use crate::handle_table::{DirectoryHandle, Handle};
 use crate::inode_table::{Presence, View, Znode};
+use crate::lock_queue::OWN_ZNODE;
 use crate::service::ServiceError;
 
 /// An entry as the kernel lists it.
@@ -126,7 +127,12 @@ impl Filesystem {
 
     async fn take_names(&self, directory: &Directory) -> Result<Listing, Errno> {
         let (children, stat) = match self.znodes.children(&directory.path).await {
-            Ok(children) => children,
+            Ok((mut children, stat)) => {
+                if directory.is_root() && self.znodes.service().chroot().is_empty() {
+                    children.retain(|name| name != OWN_ZNODE);
+                }
+                (children, stat)
+            }
             Err(ServiceError::Code(ErrorCode::NoNode)) => return Ok(Listing::default()),
             Err(error) => return Err(errno::from_service(&error)),
         };

@@ -16,7 +16,7 @@ use crate::caller::Caller;
 use crate::changes::Changes;
 use crate::commit::{CommitError, Committed, commit};
 use crate::errno;
-use crate::handle_table::{FileHandle, Handle, Releasing};
+use crate::handle_table::{FileHandle, Handle, LockMark, Releasing};
 use crate::inode_table::{Inode, Presence, Znode};
 use crate::open_file::{Commit, OpenFile, OpenMode, ReadStep, Value};
 use crate::service::ServiceError;
@@ -135,6 +135,7 @@ impl Filesystem {
             file: Mutex::new(file),
             committing: tokio::sync::Mutex::default(),
             owner: self.own_session(stat),
+            lock: LockMark::default(),
             synchronous,
         };
         let handle = self.handles.insert(Handle::File(Arc::new(handle)));
@@ -151,6 +152,7 @@ impl Filesystem {
                 Ok(ReadNow::Data(text.slice(start..end)))
             }
             Handle::File(file) => {
+                self.check_lock(&file)?;
                 let step = file.file.lock().read(offset, length);
                 Ok(match step {
                     ReadStep::Data(data) => ReadNow::Data(data),
@@ -201,6 +203,7 @@ impl Filesystem {
     /// `WRITE`: takes the bytes. The only error is `EFBIG`, for the write that crosses the limit.
     pub fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<WrittenNow, Errno> {
         let file = self.handles.file(handle).ok_or(Errno::EBADF)?;
+        self.check_lock(&file)?;
         let length_max = self.length_max(file.inode)?;
         let written = file.file.lock().write(offset, bytes, length_max);
         written.map_err(|_| Errno::EFBIG)?;
@@ -310,7 +313,7 @@ impl Filesystem {
                 Err(error) => error,
             };
             if error == CommitError::Service(ServiceError::SessionExpired)
-                && handle.owner.is_none()
+                && self.check_owner(handle).is_ok()
                 && expiries < EXPIRIES_MAX
             {
                 // A new session does as well.
@@ -338,8 +341,10 @@ impl Filesystem {
         value_length_max(&inode.path)
     }
 
-    /// A file of an ephemeral znode of ours is of no use once the session has ended.
+    /// A file of an ephemeral znode of ours is of no use once the session has ended, nor one whose lock
+    /// has gone with it.
     fn check_owner(&self, handle: &FileHandle) -> Result<(), Errno> {
+        self.check_lock(handle)?;
         match handle.owner {
             Some(owner) if owner != self.znodes.service().session_id() => Err(Errno::ESTALE),
             _ => Ok(()),

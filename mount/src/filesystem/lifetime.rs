@@ -99,7 +99,10 @@ impl Filesystem {
 /// the data with the delete, so what is deleted by somebody and made anew by this very session between
 /// our look and our delete goes with it.
 async fn delete(znodes: &Znodes, doomed: &Doomed) {
-    let path = &doomed.path;
+    // Nobody has asked the kernel for it: its event is to be taken for one from elsewhere, of which
+    // the programs here are told. Only what is sent below the chroot is known for our own.
+    let path = &format!("{}{}", znodes.service().chroot(), doomed.path);
+    let znodes = znodes.from_real_root();
     // With its session it has gone already.
     while znodes.service().session_id() == doomed.session {
         let result = match znodes.exists(path).await {
