@@ -116,15 +116,27 @@ fn a_full_disk_drops_what_follows_until_the_sender_knows() {
     let event = running.next();
     assert!(matches!(event, LogEvent::Full { durable, .. } if durable == zxid(2)), "{event:?}");
     running.append([4, 5]);
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let work = |name: &'static str| {
+        let done = Arc::clone(&done);
+        Box::new(move || {
+            done.lock().push(name);
+            Ok(())
+        })
+    };
+    // An epoch must not be adopted whose history is not in the log.
+    running.handle.barrier(work("behind what was dropped"));
     running.disk.set_capacity(None);
     running.append([6]);
     running.handle.resume();
     running.append([3]);
     running.expect_durable(3);
     running.append([4]);
+    running.handle.barrier(work("behind what is durable"));
     running.expect_durable(4);
     running.thread.shutdown();
     running.disk.crash();
+    assert_eq!(*done.lock(), ["behind what is durable"]);
     assert_eq!(running.reader.read_after(Zxid::ZERO).unwrap().count(), 4);
 }
 
