@@ -1,6 +1,6 @@
 //! A command run by ours: in a process group of its own, with the terminal if there is one, with our
 //! signals passed on, and not over before every process that belongs to it has ended. Who ends it when
-//! a lock is lost is the [`Guard`](super::guard::Guard).
+//! a lock is lost is the [`Guard`].
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
