@@ -186,7 +186,11 @@ pub fn loss(plan: &Plan, lost: &Lost) -> String {
 
 /// Does what the plan says, in an order that a crash at any moment survives: until the last step,
 /// the directory is as refusable as before. Returns what was put aside.
-fn act(survey: &Survey, plan: &Plan, disks: &LocationDisks) -> Result<Vec<PathBuf>, ToolError> {
+pub(super) fn act(
+    survey: &Survey,
+    plan: &Plan,
+    disks: &LocationDisks,
+) -> Result<Vec<PathBuf>, ToolError> {
     let suffix = format!("cut-{}", timestamp::for_names(timestamp::now_ms()));
     let mut kept = Vec::new();
     let data = &*disks.data;
@@ -276,7 +280,7 @@ fn cut(disk: &dyn Disk, name: &str, offset: u64, suffix: &str) -> Result<PathBuf
 }
 
 /// Starts from the repaired files as a replica does.
-fn try_start(survey: &Survey, disks: &LocationDisks) -> Result<Contents, ToolError> {
+pub(super) fn try_start(survey: &Survey, disks: &LocationDisks) -> Result<Contents, ToolError> {
     let replica_id =
         survey.identity.as_ref().ok().copied().flatten().map_or(0, |one| one.replica_id);
     let options = StorageOptions::new(replica_id, None);
