@@ -28,7 +28,10 @@ fn a_refused_start_names_the_command_that_brings_back_everything_before_the_dama
 
     // Without --yes it only shows.
     let shown = znoded(["repair".as_ref(), data.as_os_str()]);
-    shown.ends_saying(1, &["nothing was changed", "znoded repair --yes", &data.display().to_string()]);
+    shown.ends_saying(
+        1,
+        &["nothing was changed", "znoded repair --yes", &data.display().to_string()],
+    );
     for part in [
         &format!("{} is damaged at byte {offset}", log.display()),
         &format!("cut {} at byte {offset}", log.file_name().unwrap().display()),
@@ -65,7 +68,8 @@ fn a_directory_in_use_is_not_repaired() {
     let mut server = filled();
     let data = server.data_directory();
     let pid = format!("process {}", server.process().pid());
-    znoded(["repair".as_ref(), "--yes".as_ref(), data.as_os_str()]).ends_saying(3, &[&pid, "stop it"]);
+    znoded(["repair".as_ref(), "--yes".as_ref(), data.as_os_str()])
+        .ends_saying(3, &[&pid, "stop it"]);
     assert_values(&server.address(), 0..VALUES);
 }
 

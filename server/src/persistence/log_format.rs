@@ -222,11 +222,6 @@ impl RecordReader {
         &self.buffer[self.payload.clone()]
     }
 
-    /// The file.
-    pub fn file(&self) -> &dyn DiskFile {
-        &*self.file
-    }
-
     /// Gives the file back.
     pub fn into_file(self) -> Box<dyn DiskFile> {
         self.file

@@ -174,9 +174,12 @@ pub fn scan(
     let name = name.to_owned();
     let mut segment = Segment { name, length, header, runs: Vec::new(), end, ending: Ending::Open };
     let Some(salt) = salt else { return Ok(segment) };
+    // Where a running replica is writing, this is the end from now on: of all that is before it,
+    // only the batch being written can be half there, as in a torn tail.
+    let Some(last_byte) = last_nonzero(&*file, end, length)? else { return Ok(segment) };
     let mut reader = RecordReader::new(file, salt, length);
-    read_from_start(&mut segment, &mut reader, previous, &mut visit)?;
-    read_behind(&mut segment, reader, &mut visit)?;
+    read_from_start(&mut segment, &mut reader, last_byte, previous, &mut visit)?;
+    read_behind(&mut segment, reader, last_byte, &mut visit)?;
     Ok(segment)
 }
 
@@ -184,11 +187,14 @@ pub fn scan(
 fn read_from_start(
     segment: &mut Segment,
     reader: &mut RecordReader,
+    last_byte: u64,
     previous: Option<Zxid>,
     visit: &mut impl FnMut(&Scanned<'_>),
 ) -> Result<(), DiskError> {
     let mut last = previous;
-    while let Some(record) = reader.step()? {
+    while reader.offset() <= last_byte
+        && let Some(record) = reader.step()?
+    {
         let in_order = last.is_none_or(|last| match record.kind {
             RecordKind::Txn => may_follow(last, record.zxid),
             RecordKind::CleanShutdown => record.zxid == last,
@@ -224,11 +230,14 @@ fn read_from_start(
 fn read_behind(
     segment: &mut Segment,
     mut reader: RecordReader,
+    last_byte: u64,
     visit: &mut impl FnMut(&Scanned<'_>),
 ) -> Result<(), DiskError> {
     let bad = segment.end;
     let last = segment.last().unwrap_or_default();
-    let Some(last_byte) = last_nonzero(reader.file(), bad, segment.length)? else { return Ok(()) };
+    if last_byte < bad {
+        return Ok(());
+    }
     let was_out_of_order = matches!(segment.ending, Ending::Damaged { .. });
     let mut later = None;
     let mut found = Vec::new();

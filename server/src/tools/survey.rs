@@ -106,17 +106,18 @@ impl Survey {
                 .map_err(|error| error.to_string()),
         };
         let (mut log_names, mut snapshot_names, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for name in disks.log.list()? {
-            if let Some(zxid) = parse_segment_name(&name) {
-                log_names.push((zxid, name));
-            }
-        }
         for name in disks.data.list()? {
             if let Some(zxid) = parse_snapshot_name(&name) {
                 snapshot_names.push((zxid, name));
             } else if parse_segment_name(&name).is_none() && !SMALL_FILES.contains(&name.as_str()) {
                 let length = disks.data.length(&name).unwrap_or_default();
                 others.push((name, length));
+            }
+        }
+        // After the snapshots: what they hold is in the log by now.
+        for name in disks.log.list()? {
+            if let Some(zxid) = parse_segment_name(&name) {
+                log_names.push((zxid, name));
             }
         }
         log_names.sort_unstable();
