@@ -5,6 +5,7 @@
 //! No assertion about the product lives here; those are in `tests/<area>/`.
 
 pub mod backend;
+pub mod background;
 pub mod binaries;
 pub mod deadline;
 pub mod directory;
@@ -21,6 +22,7 @@ pub mod tree;
 pub mod wire_client;
 
 pub use backend::{Backend, World};
+pub use background::Background;
 pub use binaries::binary;
 pub use deadline::{Deadline, wait_for, wait_until};
 pub use directory::Directory;
