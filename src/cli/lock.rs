@@ -19,8 +19,8 @@ use super::signals::{self, Signals};
 /// ReadLock and WriteLock on the same PATH stand in the same queue (its Lock does not know of -s).
 ///
 /// The command runs in a process group of its own. INT, TERM, HUP, QUIT, USR1, USR2 and TSTP are passed
-/// on to it, and it has the terminal if there is one. The lock is held until every process that the
-/// command has started in this session has ended (-o: until the command itself has).
+/// on to it, and it has the terminal if there is one. The lock is held until everything that the
+/// command has started has ended, daemons included (-o: until the command itself has).
 ///
 /// When the servers fall silent, nothing happens for a while: an outage of half the session timeout
 /// (--timeout) does no harm. When two thirds of it have passed since the last answered message was sent,

@@ -1,6 +1,6 @@
-//! The processes that a command consists of, as /proc shows them: its process group, and whatever else
-//! it has started that did not leave its session. Shells with job control and timeout(1) put what they
-//! run into process groups of their own, so the group alone is not the whole command.
+//! The processes that a command consists of, as /proc shows them: its process group and everything else
+//! that it has started. Shells with job control and timeout(1) put what they run into process groups of
+//! their own, and daemons leave the session, so the group alone is not the whole command.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,6 @@ pub struct Process {
     pub pid: Pid,
     parent: Pid,
     group: Pid,
-    session: Pid,
     /// It has ended; only its parent has not looked yet.
     is_zombie: bool,
 }
@@ -58,7 +57,6 @@ pub fn own_children() -> Vec<Pid> {
 /// The pids among `all` that belong to the command and run, where `ancestor` is the process that
 /// started it and adopts its orphans.
 fn members(all: &[Process], command: &Command, ancestor: Pid) -> Vec<Pid> {
-    let session = all.iter().find(|process| process.pid == ancestor).map(|found| found.session);
     let mut descendants: HashSet<Pid> = HashSet::from([ancestor]);
     // Pids are not ordered by age, so descent is followed until nothing is added.
     loop {
@@ -73,10 +71,8 @@ fn members(all: &[Process], command: &Command, ancestor: Pid) -> Vec<Pid> {
         }
     }
     let belongs = |process: &&Process| {
-        let in_session = Some(process.session) == session && descendants.contains(&process.pid);
-        process.pid != ancestor
-            && !process.is_zombie
-            && (process.group == command.group || in_session)
+        let is_ours = process.group == command.group || descendants.contains(&process.pid);
+        process.pid != ancestor && !process.is_zombie && is_ours
     };
     all.iter().filter(belongs).map(|process| process.pid).collect()
 }
@@ -94,7 +90,7 @@ fn processes() -> Vec<Process> {
     .collect()
 }
 
-/// Reads a line of /proc/PID/stat (proc(5)): `PID (NAME) STATE PARENT GROUP SESSION …`, where the name
+/// Reads a line of /proc/PID/stat (proc(5)): `PID (NAME) STATE PARENT GROUP …`, where the name
 /// may hold anything.
 fn parse_stat(line: &str) -> Option<Process> {
     let (pid, rest) = line.split_once(" (")?;
@@ -106,7 +102,6 @@ fn parse_stat(line: &str) -> Option<Process> {
         pid: Pid::from_raw(pid.parse().ok()?),
         parent: number()?,
         group: number()?,
-        session: number()?,
         is_zombie: matches!(state, "Z" | "X"),
     })
 }
@@ -115,9 +110,9 @@ fn parse_stat(line: &str) -> Option<Process> {
 mod tests {
     use super::*;
 
-    fn process(pid: i32, parent: i32, group: i32, session: i32) -> Process {
-        let [pid, parent, group, session] = [pid, parent, group, session].map(Pid::from_raw);
-        Process { pid, parent, group, session, is_zombie: false }
+    fn process(pid: i32, parent: i32, group: i32) -> Process {
+        let [pid, parent, group] = [pid, parent, group].map(Pid::from_raw);
+        Process { pid, parent, group, is_zombie: false }
     }
 
     fn member_pids(all: &[Process]) -> Vec<i32> {
@@ -128,38 +123,36 @@ mod tests {
     #[test]
     fn a_stat_line_is_read_whatever_the_program_is_called() {
         let line = "17 (a) S 1 (b) Z 5 6 7 8 -1 4194304 100";
-        let expected = Process { is_zombie: true, ..process(17, 5, 6, 7) };
+        let expected = Process { is_zombie: true, ..process(17, 5, 6) };
         assert_eq!(parse_stat(line), Some(expected));
         assert_eq!(parse_stat("17 (a"), None);
         assert_eq!(parse_stat("17 (a) S x"), None);
     }
 
     #[test]
-    fn job_control_and_orphans_do_not_leave_a_command_but_a_new_session_does() {
+    fn neither_job_control_nor_orphans_nor_daemons_leave_a_command() {
         let all = [
-            process(10, 1, 10, 9),
-            process(20, 10, 20, 9),
+            process(10, 1, 10),
+            process(20, 10, 20),
             // Started by timeout(1), in a group of its own, by a child with a higher pid.
-            process(11, 22, 22, 9),
-            process(22, 20, 22, 9),
+            process(11, 22, 22),
+            process(22, 20, 22),
             // An orphan of the group that init has adopted.
-            process(23, 1, 20, 9),
-            // An orphan adopted by us.
-            process(24, 10, 24, 9),
-            // A daemon, and what it started.
-            process(25, 10, 25, 25),
-            process(26, 25, 25, 25),
+            process(23, 1, 20),
+            // A daemon that we have adopted, and what it started.
+            process(25, 10, 25),
+            process(26, 25, 25),
             // Others.
-            process(15, 10, 10, 9),
-            process(16, 15, 10, 9),
-            process(9, 1, 9, 9),
+            process(15, 10, 10),
+            process(16, 15, 10),
+            process(9, 1, 9),
         ];
-        assert_eq!(member_pids(&all), [20, 11, 22, 23, 24]);
+        assert_eq!(member_pids(&all), [20, 11, 22, 23, 25, 26]);
     }
 
     #[test]
     fn a_zombie_does_not_run() {
-        let all = [process(10, 1, 10, 9), Process { is_zombie: true, ..process(20, 10, 20, 9) }];
+        let all = [process(10, 1, 10), Process { is_zombie: true, ..process(20, 10, 20) }];
         assert_eq!(member_pids(&all), []);
     }
 }

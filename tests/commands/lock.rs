@@ -113,12 +113,14 @@ fn the_lock_is_held_until_everything_that_the_command_started_has_ended() {
 }
 
 #[test]
-fn a_daemon_that_left_the_session_does_not_keep_the_lock() {
+fn a_daemon_keeps_the_lock_as_it_does_with_flock() {
     let service = Service::new();
-    service.sh("znode lock /l sh -c 'setsid --fork sleep 987657'").ok();
-    service
-        .sh("znode lock -n /l true; code=$?; pkill --full --exact 'sleep 987657'; exit $code")
-        .ok();
+    let mut holder = service.start("exec znode lock /l sh -c 'setsid --fork sleep 987657; exit 3'");
+    wait_until("the daemon runs", SOON, || count_processes("987657") == 1);
+    service.sh("znode lock -n /l true").ends_saying(1, &["held by"]);
+    service.sh("pkill --full --exact 'sleep 987657'").ok();
+    assert_eq!(holder.wait(SOON).and_then(|status| status.code()), Some(3));
+    service.sh("znode lock -n /l true").ok();
 }
 
 #[test]
