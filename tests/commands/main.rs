@@ -2,6 +2,7 @@
 //! that goes away and comes back meanwhile.
 
 mod elect;
+mod ensemble;
 mod kazoo;
 mod lock;
 mod outage;

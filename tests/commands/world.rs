@@ -17,23 +17,17 @@ use znodefs_tests::{
 /// How long something may take that should happen at once.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// A replica with a directory for what the commands under test leave.
-pub struct Service {
-    pub server: Box<dyn Server>,
+/// Shells in a directory of the test's own.
+pub struct Shells {
     pub directory: Directory,
 }
 
-impl Service {
-    pub fn new() -> Service {
-        Service::of(Box::new(Znoded::start()))
+impl Shells {
+    pub fn new() -> Shells {
+        Shells { directory: Directory::new() }
     }
 
-    /// The same with another server.
-    pub fn of(server: Box<dyn Server>) -> Service {
-        Service { server, directory: Directory::new() }
-    }
-
-    /// A shell whose `znode` reaches the replica at `address`.
+    /// A shell whose `znode` reaches the servers at `address`.
     pub fn shell_to(&self, address: &str) -> Shell {
         Shell::new(&self.directory)
             .variable("PATH", search_path())
@@ -42,16 +36,11 @@ impl Service {
 
     /// Runs a bash script.
     #[track_caller]
-    pub fn sh(&self, script: &str) -> Ran {
-        self.shell_to(&self.server.address()).sh(script)
+    pub fn sh_to(&self, address: &str, script: &str) -> Ran {
+        self.shell_to(address).sh(script)
     }
 
     /// Starts a bash script in the background, in a process that is killed at the end of the test.
-    pub fn start(&self, script: &str) -> Background {
-        self.start_to(&self.server.address(), script)
-    }
-
-    /// The same with `znode` reaching the replica at `address`.
     pub fn start_to(&self, address: &str, script: &str) -> Background {
         let mut command = Command::new("bash");
         command.arg("-c").arg(script).current_dir(&self.directory);
@@ -59,10 +48,6 @@ impl Service {
         let number = std::fs::read_dir(&self.directory).expect("the test's directory").count();
         command.process_group(0);
         Background(Process::spawn(&mut command, &self.directory.join(format!("{number}.log"))))
-    }
-
-    pub fn client(&self) -> WireClient {
-        WireClient::connect(&self.server.address())
     }
 
     /// A path in the test's directory.
@@ -82,6 +67,46 @@ impl Service {
         if wait_for(SOON, || has_line().then_some(())).is_none() {
             panic!("not within {SOON:?}: '{line}' in {name}, which has:\n{}", self.read(name));
         }
+    }
+}
+
+/// A replica, and shells that reach it.
+pub struct Service {
+    pub server: Box<dyn Server>,
+    pub shells: Shells,
+}
+
+impl Deref for Service {
+    type Target = Shells;
+
+    fn deref(&self) -> &Shells {
+        &self.shells
+    }
+}
+
+impl Service {
+    pub fn new() -> Service {
+        Service::of(Box::new(Znoded::start()))
+    }
+
+    /// The same with another server.
+    pub fn of(server: Box<dyn Server>) -> Service {
+        Service { server, shells: Shells::new() }
+    }
+
+    /// Runs a bash script.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Ran {
+        self.sh_to(&self.server.address(), script)
+    }
+
+    /// Starts a bash script in the background, in a process that is killed at the end of the test.
+    pub fn start(&self, script: &str) -> Background {
+        self.start_to(&self.server.address(), script)
+    }
+
+    pub fn client(&self) -> WireClient {
+        WireClient::connect(&self.server.address())
     }
 
     /// Waits until a znode has so many children; gives them.
