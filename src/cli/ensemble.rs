@@ -24,6 +24,10 @@ const CONFIG_PATH: &str = "/zookeeper/config";
 
 /// Look at the ensemble as a whole
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  znode ensemble status                                 of the servers in ZNODE_SERVERS
+  znode -s zk1:2181,zk2:2181,zk3:2181 ensemble status   of these")]
 pub struct Ensemble {
     #[command(subcommand)]
     command: EnsembleCommand,
