@@ -98,7 +98,7 @@ while len(os.listdir('.')) > 1: pass";
         .mount
         .shell()
         .run(std::process::Command::new("/usr/bin/python3").arg("-c").arg(script));
-    assert_eq!(ran.ok(), "s-0000000000\n['f', 's-0000000000', 'zookeeper']\n");
+    assert_eq!(ran.ok(), "s-0000000001\n['f', 's-0000000001', 'zookeeper']\n");
 }
 
 on_every_backend!(

@@ -61,16 +61,14 @@ fn a_waiter_outlives_its_session() {
         let holder = Background::start(&there, "exec 9<f; flock 9; echo in; exec sleep 1000");
         holder.wait_for("in");
         let mut waiter = Background::start(&world.mount, "exec flock f echo locked");
-        let contenders = |count| {
-            let mut client = world.client();
+        let mut client = world.client();
+        let mut contenders = |count| {
             wait_until("so many contenders", LIMIT, || {
                 client.children("/znodefs/locks/%2Ff").len() == count
             });
         };
         contenders(2);
         let session = world.sh("cat @status/session").ok();
-        let pid = world.sh("true");
-        drop(pid);
         stop(world, Signal::SIGSTOP);
         contenders(1);
         stop(world, Signal::SIGCONT);
