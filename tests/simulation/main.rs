@@ -27,7 +27,7 @@ use world::World;
 /// Seeds of the everyday run.
 const SEEDS: u64 = 100;
 /// Every mutation must be caught within so many seeds.
-const SEEDS_PER_MUTATION: u64 = 200;
+const SEEDS_PER_MUTATION: u64 = 1000;
 
 #[test]
 fn invariants_hold_for_a_fixed_set_of_seeds() {
