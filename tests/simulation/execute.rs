@@ -270,7 +270,7 @@ impl World {
         let quorum = QuorumVerifier::Majority(self.plan.ensemble());
         let check = check_quorum(&quorum, zxid, |id| {
             let node = &self.nodes[Plan::node(id)];
-            [&node.disk, &node.wiped]
+            std::iter::once(&node.disk).chain(&node.wiped)
         });
         self.check(check);
     }

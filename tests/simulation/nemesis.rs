@@ -310,7 +310,8 @@ impl World {
             self.schedule_in(delay, Happening::Start { node });
         }
         self.trace.note(self.now, node, "wiped");
-        self.nodes[node].wiped = std::mem::replace(&mut self.nodes[node].disk, Disk::new());
+        let lost = std::mem::replace(&mut self.nodes[node].disk, Disk::new());
+        self.nodes[node].wiped.push(lost);
         self.nodes[node].database = Database::new();
     }
 

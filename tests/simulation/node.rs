@@ -19,8 +19,9 @@ pub struct Node {
     pub incarnation: u32,
     /// What survives it.
     pub disk: Disk,
-    /// What was on the disk when it was last replaced by an empty one.
-    pub wiped: Disk,
+    /// What was on the disks that were replaced by empty ones: acknowledgements from before may
+    /// still be on their way.
+    pub wiped: Vec<Disk>,
     /// The applied state of the running process.
     pub database: Database,
     /// The end of the log as given to the disk.
@@ -52,7 +53,7 @@ impl Node {
             zab: None,
             incarnation: 0,
             disk: Disk::new(),
-            wiped: Disk::new(),
+            wiped: Vec::new(),
             database: Database::new(),
             log_end: Zxid::ZERO,
             new_leader_end: Zxid::ZERO,

@@ -41,12 +41,12 @@ pub fn check_new_leader_ack(node: usize, disk: &Disk, epoch: Epoch) -> Check {
 
 /// Somebody delivers `zxid` for the first time: a quorum must have it on disk, or must have had it
 /// until an operator's accident took the disk away.
-pub fn check_quorum<'a>(
+pub fn check_quorum<'a, Disks: Iterator<Item = &'a Disk>>(
     quorum: &QuorumVerifier,
     zxid: Zxid,
-    disks: impl Fn(ServerId) -> [&'a Disk; 2],
+    disks: impl Fn(ServerId) -> Disks,
 ) -> Check {
-    let holds = |id| disks(id).iter().any(|disk| zxid <= disk.last() && disk.contains(zxid));
+    let holds = |id| disks(id).any(|disk| zxid <= disk.last() && disk.contains(zxid));
     if quorum.has_quorum(holds) {
         return Ok(());
     }
