@@ -5,6 +5,7 @@
 //! What does not live here: what the messages mean (the Zab state machine). A link that breaks is lost with
 //! everything under way on it; the protocol above starts anew on the next.
 
+mod endpoint;
 pub mod frame;
 pub mod handshake;
 mod peer_connection;
@@ -19,14 +20,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
+use endpoint::{Endpoint, Host};
 pub use handshake::{EnsembleId, Plane, ServerId};
-use handshake::{HandshakeError, Hello};
 use peer_connection::SendQueue;
 
-/// How long a connection and its handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause between attempts to reach a peer; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between attempts to reach a peer: one that has started waits that long at most,
@@ -82,8 +81,7 @@ pub struct LinkSet {
 }
 
 struct Shared {
-    options: LinkOptions,
-    ensemble_id: Mutex<Option<EnsembleId>>,
+    endpoint: Endpoint,
     sink: LinkSink,
     runtime: tokio::runtime::Handle,
     state: Mutex<State>,
@@ -125,13 +123,12 @@ impl LinkSet {
         let listener = TcpListener::bind(address).await?;
         let local_address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            options,
-            ensemble_id: Mutex::new(ensemble_id),
+            endpoint: Endpoint::new(options, ensemble_id),
             sink,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept_links(listener, Arc::downgrade(&shared)));
+        let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
         Ok(LinkSet { shared, local_address, accepting })
     }
 
@@ -152,7 +149,7 @@ impl LinkSet {
             stays
         });
         for (id, addresses) in peers {
-            if id == self.shared.options.own_id {
+            if id == self.shared.endpoint.options.own_id {
                 continue;
             }
             let peer = state.peers.entry(id).or_insert_with(|| Peer {
@@ -165,7 +162,7 @@ impl LinkSet {
             peer.addresses = addresses;
             peer.wake.notify_one();
             // One connection for each pair: the replica with the greater id dials.
-            if self.shared.options.own_id > id && peer.dialling.is_none() {
+            if self.shared.endpoint.options.own_id > id && peer.dialling.is_none() {
                 let task = dial_peer(Arc::downgrade(&self.shared), id, peer.wake.clone());
                 peer.dialling = Some(self.shared.runtime.spawn(task));
             }
@@ -174,7 +171,7 @@ impl LinkSet {
 
     /// From now on only replicas of this ensemble are let in.
     pub fn set_ensemble_id(&self, ensemble_id: EnsembleId) {
-        *self.shared.ensemble_id.lock() = Some(ensemble_id);
+        self.shared.endpoint.set_ensemble_id(ensemble_id);
     }
 
     /// Queues a frame; false if there is no link. A peer that has fallen too far behind loses its
@@ -184,7 +181,7 @@ impl LinkSet {
         let Some(link) = state.peers.get(&peer).and_then(|peer| peer.link.as_ref()) else {
             return false;
         };
-        link.queue.push(payload, self.shared.options.waiting_bytes_max)
+        link.queue.push(payload, self.shared.endpoint.options.waiting_bytes_max)
     }
 
     /// Closes the link to a peer; a new one is made at once.
@@ -218,15 +215,21 @@ impl Peer {
     }
 }
 
-impl Shared {
-    fn hello(&self) -> Hello {
-        Hello {
-            own_id: self.options.own_id,
-            plane: self.options.plane,
-            ensemble_id: *self.ensemble_id.lock(),
-        }
+impl Host for Shared {
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
+    fn knows(&self, peer: ServerId) -> bool {
+        self.state.lock().peers.contains_key(&peer)
+    }
+
+    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: TcpStream) {
+        self.run_link(peer, stream).await;
+    }
+}
+
+impl Shared {
     /// Runs an agreed link until it breaks.
     async fn run_link(self: &Arc<Shared>, peer_id: ServerId, stream: TcpStream) {
         let queue = Arc::new(SendQueue::new());
@@ -246,7 +249,7 @@ impl Shared {
         let sink = self.sink.clone();
         sink(LinkEvent::Connected { peer: peer_id });
         let take = |payload| sink(LinkEvent::Message { peer: peer_id, payload });
-        let limit = self.options.frame_length_max;
+        let limit = self.endpoint.options.frame_length_max;
         let reason = peer_connection::run(stream, &queue, limit, take).await;
         let mut state = self.state.lock();
         if let Some(peer) = state.peers.get_mut(&peer_id) {
@@ -256,39 +259,8 @@ impl Shared {
             peer.wake.notify_one();
         }
         drop(state);
-        tracing::info!(peer = %peer_id, plane = %self.options.plane, "link lost: {reason}");
+        tracing::info!(peer = %peer_id, plane = %self.endpoint.options.plane, "link lost: {reason}");
         sink(LinkEvent::Lost { peer: peer_id, reason });
-    }
-}
-
-/// Takes connections of peers for as long as the set lives.
-async fn accept_links(listener: TcpListener, shared: Weak<Shared>) {
-    let mut links = JoinSet::new();
-    loop {
-        let accepted = listener.accept().await;
-        while links.try_join_next().is_some() {}
-        let Some(shared) = shared.upgrade() else { return };
-        match accepted {
-            Ok((stream, address)) => {
-                links.spawn(accept_link(shared, stream, address));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: it passes, and a busy loop would not help.
-                tracing::warn!("connection of a peer not taken: {error}");
-                tokio::time::sleep(RETRY_PAUSE_MIN).await;
-            }
-        }
-    }
-}
-
-async fn accept_link(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr) {
-    let hello = shared.hello();
-    let known = |peer: ServerId| shared.state.lock().peers.contains_key(&peer);
-    let agreed = handshake::accept(&mut stream, &hello, known);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, agreed).await {
-        Ok(Ok(peer)) => shared.run_link(peer, stream).await,
-        Ok(Err(error)) => tracing::warn!(%address, "peer refused: {error}"),
-        Err(_) => tracing::warn!(%address, "peer refused: its handshake took too long"),
     }
 }
 
@@ -298,17 +270,17 @@ async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
     let mut last_error = String::new();
     loop {
         let Some(shared) = shared.upgrade() else { return };
-        match dial_once(&shared, peer).await {
+        let known = shared.state.lock().peers.get(&peer).map(|peer| peer.addresses.clone());
+        match shared.endpoint.dial(peer, &known.unwrap_or_default()).await {
             Ok(stream) => {
                 pause = RETRY_PAUSE_MIN;
                 last_error.clear();
                 shared.run_link(peer, stream).await;
             }
             Err(error) => {
-                let error = error.to_string();
                 // Said once, not at every attempt.
                 if error != last_error {
-                    let plane = shared.options.plane;
+                    let plane = shared.endpoint.options.plane;
                     tracing::warn!(peer = %peer, %plane, "peer not reached: {error}");
                     last_error = error;
                 }
@@ -318,28 +290,6 @@ async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
         let _ = tokio::time::timeout(pause, wake.notified()).await;
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
     }
-}
-
-async fn dial_once(shared: &Arc<Shared>, peer: ServerId) -> Result<TcpStream, HandshakeError> {
-    let addresses = {
-        let state = shared.state.lock();
-        state.peers.get(&peer).map(|peer| peer.addresses.clone()).unwrap_or_default()
-    };
-    let hello = shared.hello();
-    let mut last_error = HandshakeError::NoAddress;
-    for address in addresses {
-        let attempt = async {
-            let mut stream = TcpStream::connect(&address).await?;
-            handshake::dial(&mut stream, &hello, peer).await?;
-            Ok(stream)
-        };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last_error = error,
-            Err(_) => last_error = HandshakeError::TimedOut,
-        }
-    }
-    Err(last_error)
 }
 
 #[cfg(test)]

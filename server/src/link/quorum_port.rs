@@ -6,15 +6,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
-use super::handshake::{self, EnsembleId, HandshakeError, Hello, ServerId};
+use super::LinkOptions;
+use super::endpoint::{self, Endpoint, Host};
+use super::handshake::{EnsembleId, ServerId};
 use super::peer_connection::{self, SendQueue};
-use super::{HANDSHAKE_TIMEOUT, LinkOptions, RETRY_PAUSE_MIN};
 
 /// What happens on the quorum port.
 #[derive(Debug)]
@@ -62,8 +63,7 @@ pub struct QuorumPort {
 }
 
 struct Shared {
-    options: LinkOptions,
-    ensemble_id: Mutex<Option<EnsembleId>>,
+    endpoint: Endpoint,
     sink: PortSink,
     runtime: tokio::runtime::Handle,
     state: Mutex<State>,
@@ -88,13 +88,12 @@ impl QuorumPort {
         let listener = TcpListener::bind(address).await?;
         let local_address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            options,
-            ensemble_id: Mutex::new(ensemble_id),
+            endpoint: Endpoint::new(options, ensemble_id),
             sink,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept(listener, Arc::downgrade(&shared)));
+        let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
         Ok(QuorumPort { shared, local_address, accepting })
     }
 
@@ -110,14 +109,15 @@ impl QuorumPort {
 
     /// From now on only replicas of this ensemble are let in.
     pub fn set_ensemble_id(&self, ensemble_id: EnsembleId) {
-        *self.shared.ensemble_id.lock() = Some(ensemble_id);
+        self.shared.endpoint.set_ensemble_id(ensemble_id);
     }
 
     /// Dials a peer; [`PortEvent::Connected`] or [`PortEvent::ConnectFailed`] follows.
     pub fn connect(&self, peer: ServerId) {
         let shared = Arc::clone(&self.shared);
         self.shared.runtime.spawn(async move {
-            match dial(&shared, peer).await {
+            let addresses = shared.state.lock().peers.get(&peer).cloned().unwrap_or_default();
+            match shared.endpoint.dial(peer, &addresses).await {
                 Ok(stream) => shared.run(peer, stream, true).await,
                 Err(reason) => (shared.sink)(PortEvent::ConnectFailed { peer, reason }),
             }
@@ -128,7 +128,9 @@ impl QuorumPort {
     /// loses its connection here.
     pub fn send(&self, connection: u64, payload: &[u8]) -> bool {
         let queue = self.shared.state.lock().connections.get(&connection).cloned();
-        queue.is_some_and(|queue| queue.push(payload, self.shared.options.waiting_bytes_max))
+        queue.is_some_and(|queue| {
+            queue.push(payload, self.shared.endpoint.options.waiting_bytes_max)
+        })
     }
 
     /// Ends a connection once what was sent before is written.
@@ -156,7 +158,7 @@ impl QuorumPort {
     pub fn begin_stream(&self, connection: u64) -> Option<FrameStream> {
         let queue = self.shared.state.lock().connections.get(&connection).cloned()?;
         queue.begin_stream();
-        Some(FrameStream { queue, limit: self.shared.options.waiting_bytes_max })
+        Some(FrameStream { queue, limit: self.shared.endpoint.options.waiting_bytes_max })
     }
 }
 
@@ -195,15 +197,21 @@ impl Drop for QuorumPort {
     }
 }
 
-impl Shared {
-    fn hello(&self) -> Hello {
-        Hello {
-            own_id: self.options.own_id,
-            plane: self.options.plane,
-            ensemble_id: *self.ensemble_id.lock(),
-        }
+impl Host for Shared {
+    fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
+    fn knows(&self, peer: ServerId) -> bool {
+        self.state.lock().peers.contains_key(&peer)
+    }
+
+    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: TcpStream) {
+        self.run(peer, stream, false).await;
+    }
+}
+
+impl Shared {
     /// Runs an agreed connection until it breaks.
     async fn run(&self, peer: ServerId, stream: TcpStream, outgoing: bool) {
         let queue = Arc::new(SendQueue::new());
@@ -219,65 +227,12 @@ impl Shared {
         };
         (self.sink)(PortEvent::Connected { connection, peer, outgoing });
         let take = |payload| (self.sink)(PortEvent::Message { connection, payload });
-        let limit = self.options.frame_length_max;
+        let limit = self.endpoint.options.frame_length_max;
         let reason = peer_connection::run(stream, &queue, limit, take).await;
         self.state.lock().connections.remove(&connection);
         tracing::debug!(peer = %peer, connection, "quorum connection ended: {reason}");
         (self.sink)(PortEvent::Disconnected { connection, reason });
     }
-}
-
-async fn accept(listener: TcpListener, shared: Weak<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = listener.accept().await;
-        while connections.try_join_next().is_some() {}
-        let Some(shared) = shared.upgrade() else { return };
-        match accepted {
-            Ok((stream, address)) => {
-                connections.spawn(accept_one(shared, stream, address));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: it passes, and a busy loop would not help.
-                tracing::warn!("connection of a peer not taken: {error}");
-                tokio::time::sleep(RETRY_PAUSE_MIN).await;
-            }
-        }
-    }
-}
-
-async fn accept_one(shared: Arc<Shared>, mut stream: TcpStream, address: SocketAddr) {
-    let hello = shared.hello();
-    let known = |peer: ServerId| shared.state.lock().peers.contains_key(&peer);
-    let agreed = handshake::accept(&mut stream, &hello, known);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, agreed).await {
-        Ok(Ok(peer)) => shared.run(peer, stream, false).await,
-        Ok(Err(error)) => tracing::warn!(%address, "peer refused: {error}"),
-        Err(_) => tracing::warn!(%address, "peer refused: its handshake took too long"),
-    }
-}
-
-/// Tries every address of a peer once; the error names each with what is wrong.
-async fn dial(shared: &Shared, peer: ServerId) -> Result<TcpStream, String> {
-    let addresses = shared.state.lock().peers.get(&peer).cloned().unwrap_or_default();
-    if addresses.is_empty() {
-        return Err(HandshakeError::NoAddress.to_string());
-    }
-    let hello = shared.hello();
-    let mut reasons = Vec::new();
-    for address in addresses {
-        let attempt = async {
-            let mut stream = TcpStream::connect(&address).await?;
-            handshake::dial(&mut stream, &hello, peer).await?;
-            Ok::<_, HandshakeError>(stream)
-        };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => reasons.push(format!("{address}: {error}")),
-            Err(_) => reasons.push(format!("{address}: {}", HandshakeError::TimedOut)),
-        }
-    }
-    Err(reasons.join(", "))
 }
 
 #[cfg(test)]

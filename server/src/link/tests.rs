@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::handshake::{HandshakeError, Hello};
 use super::*;
 
 const ENSEMBLE: Option<EnsembleId> = Some(EnsembleId([1; 16]));
