@@ -1,6 +1,7 @@
 //! The client port: accepts connections, reads frames, writes what the outboxes hold. What a request
 //! means is decided elsewhere.
 
+pub mod client_connection;
 mod connection_task;
 mod handshake;
 pub mod registry;

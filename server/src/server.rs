@@ -1,7 +1,7 @@
 //! A replica as a whole: recovers the database, starts the log, the core and the client port, and
 //! stops them. For `znoded`, for the mount's embedded replica, and for tests.
 
-pub(crate) mod backend;
+pub mod backend;
 pub(crate) mod recovery;
 
 use std::io;
@@ -19,16 +19,14 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::ServerConfig;
 use crate::connection::Phase;
 use crate::ensemble;
-use crate::mailbox::Mailbox;
-use crate::metrics::Metrics;
-use crate::net::{self, registry::ConnectionRegistry};
+use crate::net;
 use crate::persistence::file_disk::{FileDiskError, apache_directory};
-use crate::persistence::{Disk, FileDisk, LogThread, StorageError};
+use crate::persistence::{Disk, FileDisk, StorageError};
 use crate::replica::{Event, Now, Replica, ReplicaParts, core_thread};
 use crate::service::Service;
 use crate::status::ReplicaStatus;
 
-use backend::{LogReporter, StorageBackend};
+use backend::{LogReporter, StorageBackend, Threads};
 pub use recovery::Recovered;
 
 /// How long a stopping replica waits for its connections to take their last bytes.
@@ -302,25 +300,11 @@ fn service(
     surroundings: &Surroundings,
 ) -> Service {
     config.client_address = address;
-    Service {
-        connections: ConnectionRegistry::new(
-            config.connections_per_address_max,
-            config.connections_max,
-        ),
-        database: match recovered {
-            AnyRecovered::Alone(recovered) => Arc::clone(&recovered.database),
-            AnyRecovered::Member(recovered) => Arc::clone(&recovered.database),
-        },
-        status: Mutex::new(match recovered {
-            AnyRecovered::Alone(_) => ReplicaStatus::standalone(),
-            AnyRecovered::Member(_) => ReplicaStatus::default(),
-        }),
-        metrics: Arc::new(Metrics::default()),
-        clock: Arc::clone(&surroundings.clock),
-        mailbox: Mailbox::default(),
-        started_ms: surroundings.clock.monotonic_ms(),
-        config,
-    }
+    let (database, status) = match recovered {
+        AnyRecovered::Alone(recovered) => (&recovered.database, ReplicaStatus::standalone()),
+        AnyRecovered::Member(recovered) => (&recovered.database, ReplicaStatus::default()),
+    };
+    Service::new(config, Arc::clone(database), status, Arc::clone(&surroundings.clock))
 }
 
 /// Closes every connection when the core ends, also by a panic: without it nobody can be served, and
@@ -385,17 +369,9 @@ fn start_core(
     };
     let replica = Replica::new(parts, now);
     let storage = recovered.storage;
-    let reporter = LogReporter::new(Arc::clone(service));
-    let report = Box::new(move |event| reporter.report(event));
-    let log = LogThread::spawn(storage.log, storage.snapshots.clone(), report)?;
     let purge = backend::purge_periodically(service, &storage.snapshots, &storage.reader);
-    let backend = StorageBackend::new(
-        Arc::clone(service),
-        log,
-        storage.snapshots,
-        storage.reader,
-        storage.epochs,
-    );
+    let reporter = LogReporter::new(Arc::clone(service));
+    let backend = StorageBackend::start(Arc::clone(service), Arc::new(Threads), reporter, storage)?;
     let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;
     Ok(Core { thread, purge })
 }

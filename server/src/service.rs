@@ -59,3 +59,26 @@ pub struct Service {
     /// When the replica started, milliseconds of the monotonic clock.
     pub started_ms: u64,
 }
+
+impl Service {
+    /// What the parts of a replica share that starts now.
+    pub fn new(
+        config: ServerConfig,
+        database: Arc<Database>,
+        status: ReplicaStatus,
+        clock: Arc<dyn Clock>,
+    ) -> Service {
+        let (per_address_max, total_max) =
+            (config.connections_per_address_max, config.connections_max);
+        Service {
+            connections: ConnectionRegistry::new(per_address_max, total_max),
+            database,
+            status: Mutex::new(status),
+            metrics: Arc::new(Metrics::default()),
+            mailbox: Mailbox::default(),
+            started_ms: clock.monotonic_ms(),
+            clock,
+            config,
+        }
+    }
+}

@@ -9,9 +9,9 @@ use znodefs::{Epoch, Zxid};
 
 use super::MemberEvent;
 use super::message::SharedIdentity;
-use crate::persistence::{LogEvent, LogThread, Storage, StorageError, StorageParts};
+use crate::persistence::{LogEvent, Storage, StorageError, StorageParts};
 use crate::replica::Event;
-use crate::server::backend::{LogReporter, StorageBackend};
+use crate::server::backend::{LogReporter, StorageBackend, Workers};
 use crate::server::{Disks, StartError, backend, recovery};
 use crate::service::Service;
 use crate::session_id::PasswordKey;
@@ -58,6 +58,7 @@ impl From<StorageError> for DiskError {
 /// A member's disk.
 pub(super) struct MemberDisk {
     service: Arc<Service>,
+    workers: Arc<dyn Workers>,
     disks: Disks,
     /// Until the member belongs to an ensemble.
     unjoined: Option<Storage>,
@@ -70,12 +71,14 @@ impl MemberDisk {
     /// The disk of a member as it was found.
     pub fn new(
         service: Arc<Service>,
+        workers: Arc<dyn Workers>,
         disks: Disks,
         storage: Storage,
         key: Option<PasswordKey>,
     ) -> Result<MemberDisk, DiskError> {
         let mut disk = MemberDisk {
             service,
+            workers,
             disks,
             unjoined: None,
             joined: None,
@@ -126,19 +129,13 @@ impl MemberDisk {
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {
-        let reporter = LogReporter::for_member(Arc::clone(&self.service));
-        let report = Box::new(move |event| reporter.report(event));
-        let log = LogThread::spawn(parts.log, parts.snapshots.clone(), report)
-            .map_err(StartError::System)?;
         // Dropped tasks go on; this one ends with the runtime.
         drop(backend::purge_periodically(&self.service, &parts.snapshots, &parts.reader));
-        self.joined = Some(StorageBackend::new(
-            Arc::clone(&self.service),
-            log,
-            parts.snapshots,
-            parts.reader,
-            parts.epochs,
-        ));
+        let reporter = LogReporter::for_member(Arc::clone(&self.service));
+        let service = Arc::clone(&self.service);
+        let backend = StorageBackend::start(service, self.workers.clone(), reporter, parts)
+            .map_err(StartError::System)?;
+        self.joined = Some(backend);
         Ok(())
     }
 

@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tracing::{debug, info, warn};
 
 use super::MemberEvent;
 use super::disk::MemberDisk;
 use super::message::{self, Message, ReceivedMessage, SharedIdentity};
+use super::outside::Outside;
 use super::snapshot_transfer::{ArrivedSnapshot, ArrivingSnapshot};
 use crate::codec;
 use crate::config::ensemble::ServerId;
 use crate::link::LinkEvent;
-use crate::link::LinkSet;
-use crate::link::quorum_port::{PortEvent, QuorumPort};
+use crate::link::quorum_port::PortEvent;
 use crate::replica::core_thread::{Backend, CoreResult};
 use crate::replica::{Effects, Event, Now, Replica};
 use crate::server::Surroundings;
@@ -40,23 +39,21 @@ pub(super) struct QuorumConnection {
 }
 
 /// A member of an ensemble.
-pub(super) struct Driver {
-    pub service: Arc<Service>,
-    pub surroundings: Surroundings,
-    pub replica: Replica,
-    pub zab: Zab,
-    pub disk: MemberDisk,
-    pub links: LinkSet,
-    pub port: Arc<QuorumPort>,
-    pub runtime: Handle,
+pub struct Driver {
+    pub(super) service: Arc<Service>,
+    pub(super) surroundings: Surroundings,
+    pub(super) replica: Replica,
+    pub(super) zab: Zab,
+    pub(super) disk: MemberDisk,
+    pub(super) outside: Arc<dyn Outside>,
     /// The connections that the protocol knows.
-    pub connections: HashMap<u64, QuorumConnection>,
-    pub arriving: Option<ArrivingSnapshot>,
-    pub arrived: Option<ArrivedSnapshot>,
+    pub(super) connections: HashMap<u64, QuorumConnection>,
+    pub(super) arriving: Option<ArrivingSnapshot>,
+    pub(super) arrived: Option<ArrivedSnapshot>,
     /// What the replica wants done.
-    pub effects: Effects,
-    pub now: Now,
-    pub retired: bool,
+    pub(super) effects: Effects,
+    pub(super) now: Now,
+    pub(super) retired: bool,
     status: ReplicaStatus,
     zab_effects: Vec<zab::Effect>,
     stop_by_ms: Option<u64>,
@@ -69,21 +66,18 @@ pub(super) struct DriverParts {
     pub replica: Replica,
     pub zab: Zab,
     pub disk: MemberDisk,
-    pub links: LinkSet,
-    pub port: QuorumPort,
+    pub outside: Arc<dyn Outside>,
 }
 
 impl Driver {
-    pub fn new(parts: DriverParts) -> Driver {
+    pub(super) fn new(parts: DriverParts) -> Driver {
         Driver {
             service: parts.service,
             surroundings: parts.surroundings,
             replica: parts.replica,
             zab: parts.zab,
             disk: parts.disk,
-            links: parts.links,
-            port: Arc::new(parts.port),
-            runtime: Handle::current(),
+            outside: parts.outside,
             connections: HashMap::new(),
             arriving: None,
             arrived: None,
@@ -96,31 +90,57 @@ impl Driver {
         }
     }
 
+    /// The protocol's state.
+    pub fn zab(&self) -> &Zab {
+        &self.zab
+    }
+
+    /// The replica's.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Whether the member has shut down.
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     /// Works until the end.
-    pub fn run(&mut self) -> CoreResult {
+    pub(super) fn run(&mut self) -> CoreResult {
         let mut events = Vec::new();
-        self.look_at_the_clock();
-        self.step(zab::Event::Start)?;
-        loop {
-            self.carry_out()?;
-            self.publish_status();
-            if self.retired {
-                break;
-            }
+        self.begin()?;
+        while !self.retired {
             let wait_ms = self.next_due_ms().saturating_sub(self.now.monotonic_ms);
             let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
             self.service.mailbox.take(&mut events, wait);
-            self.look_at_the_clock();
-            for event in events.drain(..) {
-                self.on_event(event)?;
-            }
-            if self.zab.deadline().is_some_and(|due| due <= self.now.monotonic_ms) {
-                self.step(zab::Event::Tick)?;
-            }
-            self.replica.tick(self.now, &mut self.effects);
-            self.retired |= self.stop_by_ms.is_some_and(|by| by <= self.now.monotonic_ms);
+            self.turn(&mut events)?;
         }
         self.finish();
+        Ok(())
+    }
+
+    /// The member begins to look for a leader.
+    pub fn begin(&mut self) -> CoreResult {
+        self.look_at_the_clock();
+        self.step(zab::Event::Start)?;
+        self.carry_out()?;
+        self.publish_status();
+        Ok(())
+    }
+
+    /// Takes in what has happened meanwhile, time included.
+    pub fn turn(&mut self, events: &mut Vec<Event>) -> CoreResult {
+        self.look_at_the_clock();
+        for event in events.drain(..) {
+            self.on_event(event)?;
+        }
+        if self.zab.deadline().is_some_and(|due| due <= self.now.monotonic_ms) {
+            self.step(zab::Event::Tick)?;
+        }
+        self.replica.tick(self.now, &mut self.effects);
+        self.retired |= self.stop_by_ms.is_some_and(|by| by <= self.now.monotonic_ms);
+        self.carry_out()?;
+        self.publish_status();
         Ok(())
     }
 
@@ -129,7 +149,9 @@ impl Driver {
         self.now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
     }
 
-    fn next_due_ms(&self) -> u64 {
+    /// When the next [`turn`](Self::turn) is due, even if nothing happens; milliseconds of the
+    /// monotonic clock.
+    pub fn next_due_ms(&self) -> u64 {
         let stop = self.stop_by_ms.unwrap_or(u64::MAX);
         self.replica.next_due_ms().min(self.zab.deadline().unwrap_or(u64::MAX)).min(stop)
     }
@@ -137,7 +159,7 @@ impl Driver {
     /// Lets the last messages leave, then closes the log.
     fn finish(&mut self) {
         let (pause, mut left) = (Duration::from_millis(2), DRAIN_LIMIT);
-        while !self.port.is_drained() && !left.is_zero() {
+        while !self.outside.is_drained() && !left.is_zero() {
             std::thread::sleep(pause);
             left = left.saturating_sub(pause);
         }
@@ -189,7 +211,7 @@ impl Driver {
                 }
                 Err(error) => {
                     warn!("replica {peer} sent what is no notification: {error}");
-                    self.links.disconnect(peer, "it sent what is no notification");
+                    self.outside.break_link(peer, "it sent what is no notification");
                     Ok(())
                 }
             },
@@ -305,16 +327,19 @@ impl Driver {
     }
 
     /// From now on strangers are kept out.
-    pub fn identity_is_known(&mut self, identity: &SharedIdentity) {
-        self.links.set_ensemble_id(identity.ensemble_id);
-        self.port.set_ensemble_id(identity.ensemble_id);
+    pub(super) fn identity_is_known(&mut self, identity: &SharedIdentity) {
+        self.outside.set_ensemble_id(identity.ensemble_id);
         self.replica.set_password_key(identity.key());
     }
 
-    pub fn send_identity(&mut self, connection: u64, identity: SharedIdentity) -> CoreResult {
+    pub(super) fn send_identity(
+        &mut self,
+        connection: u64,
+        identity: SharedIdentity,
+    ) -> CoreResult {
         let payload = message::encode(&Message::Identity(identity))
             .map_err(|error| format!("the identity cannot be sent: {error}"))?;
-        self.port.send(connection, &payload);
+        self.outside.send(connection, &payload);
         Ok(())
     }
 
@@ -322,18 +347,18 @@ impl Driver {
     fn give_up(&mut self, connection: u64, reason: &str) -> CoreResult {
         let Some(gone) = self.connections.remove(&connection) else { return Ok(()) };
         warn!("the connection with replica {} is closed: {reason}", gone.peer);
-        self.port.disconnect(connection);
+        self.outside.disconnect(connection);
         self.forget_snapshot(connection);
         self.step(zab::Event::Disconnected(ConnectionId(connection)))
     }
 
-    pub fn forget_snapshot(&mut self, connection: u64) {
+    pub(super) fn forget_snapshot(&mut self, connection: u64) {
         let connection = ConnectionId(connection);
         self.arriving.take_if(|arriving| arriving.connection == connection);
         self.arrived.take_if(|arrived| arrived.connection == connection);
     }
 
-    pub fn random_number(&self) -> Result<u64, String> {
+    pub(super) fn random_number(&self) -> Result<u64, String> {
         self.surroundings.random_number().map_err(|error| format!("no randomness: {error}"))
     }
 

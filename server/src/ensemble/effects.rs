@@ -9,9 +9,9 @@ use znodefs::Zxid;
 use super::MemberEvent;
 use super::disk::EpochKind;
 use super::driver::Driver;
-use super::log_read::{self, LogRequest};
+use super::log_read::{LogReading, LogRequest};
 use super::message::{self, ENTRY_BYTES_MAX, Message, SharedIdentity};
-use super::snapshot_transfer;
+use super::snapshot_transfer::SnapshotTransfer;
 use crate::codec;
 use crate::persistence::EnsembleId;
 use crate::replica::Event;
@@ -31,18 +31,18 @@ impl Driver {
                     .map_err(|error| format!("a notification cannot be encoded: {error}"))?;
                 for peer in to {
                     // It may be lost; it is told again.
-                    self.links.send(peer, &payload);
+                    self.outside.notify(peer, &payload);
                 }
                 Ok(())
             }
             Effect::Connect { peer } => {
-                self.port.connect(peer);
+                self.outside.connect(peer);
                 Ok(())
             }
             Effect::Disconnect(ConnectionId(connection)) => {
                 self.connections.remove(&connection);
                 self.forget_snapshot(connection);
-                self.port.disconnect(connection);
+                self.outside.disconnect(connection);
                 Ok(())
             }
             Effect::Send { to, packet } => self.send(&to, packet),
@@ -91,10 +91,8 @@ impl Driver {
             Effect::ReadLog { read, connection, from, through, required: _ } => {
                 let Some(backend) = self.disk.backend() else { return Ok(()) };
                 let request = LogRequest { read, connection, from, through };
-                let (service, port) = (Arc::clone(&self.service), Arc::clone(&self.port));
-                let reader = backend.reader().clone();
-                let work = log_read::read_when_there_is_room(service, port, reader, request);
-                self.runtime.spawn(work);
+                let (service, reader) = (Arc::clone(&self.service), backend.reader().clone());
+                self.outside.read_log(LogReading { service, reader, request });
                 Ok(())
             }
             Effect::Deliver(entries) => {
@@ -155,24 +153,21 @@ impl Driver {
             let payload = message::encode(&Message::Packet(packet))
                 .map_err(|error| format!("a packet cannot be encoded: {error}"))?;
             for connection in to {
-                // One that is gone, or too slow, is told as lost.
-                self.port.send(connection.0, &payload);
+                self.outside.send(connection.0, &payload);
             }
         }
         Ok(())
     }
 
     fn send_snapshot(&mut self, connection: ConnectionId, zxid: Zxid) -> CoreResult {
-        let Some(stream) = self.port.begin_stream(connection.0) else { return Ok(()) };
         let cursor = SnapshotCursor::new(&self.service.database.tree.read());
         if cursor.zxid() != zxid {
             let found = cursor.zxid();
-            stream.abort("its snapshot could not be begun");
             return Err(format!("the tree is at {found}, a snapshot of {zxid} was asked for"));
         }
         info!("a snapshot of {zxid} goes to a learner");
         let service = Arc::clone(&self.service);
-        self.runtime.spawn(snapshot_transfer::send(service, stream, connection, cursor));
+        self.outside.send_snapshot(SnapshotTransfer::new(service, connection, cursor));
         Ok(())
     }
 
@@ -195,8 +190,7 @@ impl Driver {
             database.replacements.fetch_add(1, Ordering::AcqRel);
             std::mem::replace(&mut *current, tree)
         };
-        // Taking a large tree apart takes its time.
-        self.runtime.spawn_blocking(move || drop(old));
+        self.outside.discard(old);
         info!("the leader's snapshot of {zxid} replaces this replica's history");
         self.disk.reset(ticket, info.generation, zxid);
         Ok(())

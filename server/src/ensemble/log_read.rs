@@ -33,18 +33,33 @@ pub(super) struct LogRequest {
     pub through: Zxid,
 }
 
-/// Reads as soon as the learner has taken what was sent before; the answer comes as an event.
-pub(super) async fn read_when_there_is_room(
-    service: Arc<Service>,
-    port: Arc<QuorumPort>,
-    reader: LogReader,
-    request: LogRequest,
-) {
-    port.has_room(request.connection.0, WAITING_BYTES_MAX).await;
-    let read = move || read(&reader, request.from, request.through);
-    let answer = tokio::task::spawn_blocking(read).await;
-    let answer = answer.unwrap_or(LogRead::Unavailable);
-    service.mailbox.push(Event::Member(MemberEvent::LogRead(request.read, answer)));
+/// Part of the log to be read for a learner; the answer comes as an event.
+pub struct LogReading {
+    pub(super) service: Arc<Service>,
+    pub(super) reader: LogReader,
+    pub(super) request: LogRequest,
+}
+
+impl LogReading {
+    /// Reads as soon as the learner has taken what was sent before.
+    pub(super) async fn read_when_there_is_room(self, port: Arc<QuorumPort>) {
+        port.has_room(self.request.connection.0, WAITING_BYTES_MAX).await;
+        let (service, request) = (Arc::clone(&self.service), self.request);
+        // Whoever waits for the answer must hear of a panic as well.
+        if tokio::task::spawn_blocking(move || self.read()).await.is_err() {
+            answer(&service, request, LogRead::Unavailable);
+        }
+    }
+
+    /// Reads now.
+    pub fn read(self) {
+        let found = read(&self.reader, self.request.from, self.request.through);
+        answer(&self.service, self.request, found);
+    }
+}
+
+fn answer(service: &Service, request: LogRequest, found: LogRead) {
+    service.mailbox.push(Event::Member(MemberEvent::LogRead(request.read, found)));
 }
 
 fn read(reader: &LogReader, from: Zxid, through: Zxid) -> LogRead {

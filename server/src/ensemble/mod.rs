@@ -8,9 +8,10 @@
 mod disk;
 mod driver;
 mod effects;
-mod log_read;
+pub mod log_read;
 mod message;
-mod snapshot_transfer;
+pub mod outside;
+pub mod snapshot_transfer;
 mod start;
 
 use crate::link::LinkEvent;
@@ -18,7 +19,9 @@ use crate::link::quorum_port::PortEvent;
 use crate::persistence::LogEvent;
 use crate::zab;
 
-pub(crate) use start::{MemberRecovered, recover, start};
+pub use driver::Driver;
+pub(crate) use start::start;
+pub use start::{MemberRecovered, assemble, recover};
 
 /// What the driver of a member is told.
 pub enum MemberEvent {

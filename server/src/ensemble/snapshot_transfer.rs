@@ -25,61 +25,124 @@ use crate::zab::{ConnectionId, Packet};
 /// Bytes of the tree copied under one hold of its lock.
 const BLOCK_LENGTH: usize = 64 << 10;
 
-/// Sends a snapshot of the tree to a learner, then the packet that names it.
-pub(super) async fn send(
+/// A snapshot of the tree on its way to a learner: the blocks, then the packet that names it.
+pub struct SnapshotTransfer {
     service: Arc<Service>,
-    stream: FrameStream,
     connection: ConnectionId,
     cursor: SnapshotCursor,
-) {
-    let zxid = cursor.zxid();
-    match send_blocks(&service, &stream, connection, cursor).await {
-        Some(bytes) => info!("snapshot of {zxid}, {bytes} bytes, sent to a learner"),
-        None => stream.abort("its snapshot could not be completed"),
-    }
+    /// Which tree it is of.
+    replacements: u64,
+    block_length: usize,
+    bytes: usize,
+    next: Piece,
 }
 
-async fn send_blocks(
-    service: &Service,
-    stream: &FrameStream,
-    connection: ConnectionId,
-    mut cursor: SnapshotCursor,
-) -> Option<usize> {
-    let zxid = cursor.zxid();
-    let replacements = service.database.replacements.load(Ordering::Acquire);
-    if !send_message(stream, &Message::SnapshotBegin { zxid }).await {
-        return None;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    Begin,
+    Block,
+    Name,
+    End,
+}
+
+/// What comes next of a snapshot on its way.
+pub enum NextPiece {
+    /// A message to be sent.
+    Message(Vec<u8>),
+    /// Nothing: it is complete.
+    Complete,
+    /// It cannot be completed: the connection must be closed.
+    Failed,
+}
+
+impl SnapshotTransfer {
+    pub(super) fn new(
+        service: Arc<Service>,
+        connection: ConnectionId,
+        cursor: SnapshotCursor,
+    ) -> SnapshotTransfer {
+        let replacements = service.database.replacements.load(Ordering::Acquire);
+        SnapshotTransfer {
+            service,
+            connection,
+            cursor,
+            replacements,
+            block_length: BLOCK_LENGTH,
+            bytes: 0,
+            next: Piece::Begin,
+        }
     }
-    let mut bytes = 0;
-    loop {
-        let mut block = Vec::with_capacity(BLOCK_LENGTH + (8 << 10));
-        let more = {
-            let tree = service.database.tree.read();
-            // Another tree has other znodes under the same numbers.
-            if service.database.replacements.load(Ordering::Acquire) != replacements {
-                return None;
+
+    /// Where it goes.
+    pub fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Sends about so many bytes in a message.
+    pub fn with_block_length(mut self, block_length: usize) -> SnapshotTransfer {
+        self.block_length = block_length;
+        self
+    }
+
+    /// What is to be sent next, now that everything before is sent.
+    pub fn next_piece(&mut self) -> NextPiece {
+        if matches!(self.next, Piece::Block | Piece::Name) && self.bytes > 0 {
+            let progress = MemberEvent::SnapshotProgress(self.connection);
+            self.service.mailbox.push(Event::Member(progress));
+        }
+        let zxid = self.cursor.zxid();
+        let encoded = match self.next {
+            Piece::Begin => {
+                self.next = Piece::Block;
+                message::encode(&Message::SnapshotBegin { zxid })
             }
-            tree.snapshot_block(&mut cursor, BLOCK_LENGTH, &mut block)
+            Piece::Block => {
+                let Some(block) = self.block() else { return NextPiece::Failed };
+                message::encode(&Message::SnapshotBlock(block.into()))
+            }
+            Piece::Name => {
+                self.next = Piece::End;
+                message::encode(&Message::Packet(&Packet::Snap { zxid }))
+            }
+            Piece::End => return NextPiece::Complete,
         };
-        bytes += block.len();
-        if !send_message(stream, &Message::SnapshotBlock(block.into())).await {
+        match encoded {
+            Ok(payload) => NextPiece::Message(payload),
+            Err(error) => {
+                warn!("part of a snapshot cannot be encoded: {error}");
+                NextPiece::Failed
+            }
+        }
+    }
+
+    fn block(&mut self) -> Option<Vec<u8>> {
+        let mut block = Vec::with_capacity(self.block_length + (8 << 10));
+        let database = &self.service.database;
+        let tree = database.tree.read();
+        // Another tree has other znodes under the same numbers.
+        if database.replacements.load(Ordering::Acquire) != self.replacements {
             return None;
         }
-        service.mailbox.push(Event::Member(MemberEvent::SnapshotProgress(connection)));
-        if !more {
-            break;
+        if !tree.snapshot_block(&mut self.cursor, self.block_length, &mut block) {
+            self.next = Piece::Name;
         }
+        self.bytes += block.len();
+        Some(block)
     }
-    send_message(stream, &Message::Packet(&Packet::Snap { zxid })).await.then_some(bytes)
-}
 
-async fn send_message(stream: &FrameStream, message: &message::SentMessage<'_>) -> bool {
-    match message::encode(message) {
-        Ok(payload) => stream.send(&payload).await,
-        Err(error) => {
-            warn!("part of a snapshot cannot be encoded: {error}");
-            false
+    /// Sends all of it.
+    pub(super) async fn send(mut self, stream: FrameStream) {
+        loop {
+            match self.next_piece() {
+                NextPiece::Message(payload) if stream.send(&payload).await => {}
+                NextPiece::Complete => break,
+                NextPiece::Message(_) | NextPiece::Failed => {
+                    return stream.abort("its snapshot could not be completed");
+                }
+            }
         }
+        let (zxid, bytes) = (self.cursor.zxid(), self.bytes);
+        info!("snapshot of {zxid}, {bytes} bytes, sent to a learner");
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tracing::info;
 use znodefs::{Epoch, Zxid};
 
@@ -14,6 +15,7 @@ use super::MemberEvent;
 use super::disk::{DiskError, MemberDisk};
 use super::driver::{Driver, DriverParts};
 use super::message::FRAME_LENGTH_MAX;
+use super::outside::{Outside, SystemOutside};
 use crate::config::ServerConfig;
 use crate::config::ensemble::{Member, MemberRole};
 use crate::link::quorum_port::QuorumPort;
@@ -21,6 +23,7 @@ use crate::link::{LinkOptions, LinkSet, Plane};
 use crate::persistence::{EnsembleId, Storage, StorageOptions};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
+use crate::server::backend::Workers;
 use crate::server::{Disks, StartError, Surroundings, recovery};
 use crate::service::{Database, Service};
 use crate::session_id::PasswordKey;
@@ -33,7 +36,7 @@ const WAITING_BYTES_MAX: usize = 128 << 20;
 const WAITING_NOTIFICATION_BYTES_MAX: usize = 1 << 20;
 
 /// What a start found on the disk of a member.
-pub(crate) struct MemberRecovered {
+pub struct MemberRecovered {
     /// The newest snapshot's state: what follows in the log is applied once it is known to be
     /// committed.
     pub database: Arc<Database>,
@@ -43,8 +46,22 @@ pub(crate) struct MemberRecovered {
     disks: Disks,
 }
 
+impl MemberRecovered {
+    /// The ensemble that others must be of. One that has adopted no epoch yet may still become a
+    /// member of whichever ensemble forms.
+    pub fn ensemble_id(&self) -> Option<EnsembleId> {
+        let adopted = self.storage.identity().filter(|_| self.zab.current_epoch > Epoch(0));
+        adopted.map(|identity| identity.ensemble_id)
+    }
+
+    /// What the protocol is told of it.
+    pub fn history(&self) -> &Recovered {
+        &self.zab
+    }
+}
+
 /// Reads the newest snapshot and the epochs.
-pub(crate) fn recover(
+pub fn recover(
     config: &ServerConfig,
     disks: Disks,
     surroundings: &Surroundings,
@@ -113,13 +130,28 @@ pub(crate) async fn start(
     surroundings: &Surroundings,
     ended: impl FnOnce(CoreResult) + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
+    let own = own_member(&service.config)?;
+    let (links, port) = open_ports(service, own, recovered.ensemble_id()).await?;
+    let (port, runtime) = (Arc::new(port), Handle::current());
+    let outside = Arc::new(SystemOutside { links, port, runtime });
+    let mut driver = assemble(service, recovered, surroundings, outside)?;
+    let run = move || {
+        let result = driver.run();
+        drop(driver);
+        ended(result);
+    };
+    Ok(std::thread::Builder::new().name("znoded-core".into()).spawn(run)?)
+}
+
+/// A member of what was found on its disk, which reaches the others through `outside`.
+pub fn assemble(
+    service: &Arc<Service>,
+    recovered: MemberRecovered,
+    surroundings: &Surroundings,
+    outside: Arc<dyn Outside>,
+) -> Result<Driver, StartError> {
     let config = &service.config;
-    let own = own_member(config)?;
     let MemberRecovered { database, storage, key, zab, disks } = recovered;
-    // One that has adopted no epoch yet may still become a member of whichever ensemble forms.
-    let adopted = storage.identity().filter(|_| zab.current_epoch > Epoch(0));
-    let ensemble_id = adopted.map(|identity| identity.ensemble_id);
-    let (links, port) = open_ports(service, own, ensemble_id).await?;
     let clock = &surroundings.clock;
     let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
     let parts = ReplicaParts {
@@ -133,7 +165,8 @@ pub(crate) async fn start(
         seed: surroundings.random_number()?,
         is_member: true,
     };
-    let disk = MemberDisk::new(Arc::clone(service), disks, storage, key).map_err(start_error)?;
+    let workers: Arc<dyn Workers> = outside.clone();
+    let disk = MemberDisk::new(Arc::clone(service), workers, disks, storage, key);
     let identity = Identity {
         id: ServerId(u32::from(config.server_id.0)),
         ensemble: ensemble(config),
@@ -144,17 +177,10 @@ pub(crate) async fn start(
         surroundings: surroundings.clone(),
         replica: Replica::new(parts, now),
         zab: Zab::new(identity, settings(config), &zab),
-        disk,
-        links,
-        port,
+        disk: disk.map_err(start_error)?,
+        outside,
     };
-    let mut driver = Driver::new(driver_parts);
-    let run = move || {
-        let result = driver.run();
-        drop(driver);
-        ended(result);
-    };
-    Ok(std::thread::Builder::new().name("znoded-core".into()).spawn(run)?)
+    Ok(Driver::new(driver_parts))
 }
 
 fn start_error(error: DiskError) -> StartError {

@@ -188,14 +188,14 @@ impl LogThread {
         snapshots: SnapshotFiles,
         on_event: Box<dyn Fn(LogEvent) + Send>,
     ) -> io::Result<LogThread> {
-        let queue = Arc::new(Queue::default());
-        let statistics = Arc::new(LogStatistics::default());
-        let handle = LogHandle { queue: queue.clone(), statistics: statistics.clone() };
-        let worker =
-            Worker { log, snapshots, on_event, statistics, halted: false, pending_txns: 0 };
-        let thread = thread::Builder::new()
-            .name("znoded-log".to_owned())
-            .spawn(move || worker.run(&queue))?;
+        LogThread::run(LogWorker::new(log, snapshots, on_event))
+    }
+
+    /// Starts a thread for a worker.
+    pub fn run(worker: LogWorker) -> io::Result<LogThread> {
+        let handle = worker.handle();
+        let thread =
+            thread::Builder::new().name("znoded-log".to_owned()).spawn(move || worker.run())?;
         Ok(LogThread { handle, thread: Some(thread) })
     }
 
@@ -225,7 +225,9 @@ impl Drop for LogThread {
     }
 }
 
-struct Worker {
+/// The work itself, for whoever gives it a thread, or, in a simulation, its moments.
+pub struct LogWorker {
+    queue: Arc<Queue>,
     log: TxnLog,
     snapshots: SnapshotFiles,
     on_event: Box<dyn Fn(LogEvent) + Send>,
@@ -235,21 +237,68 @@ struct Worker {
     pending_txns: u64,
 }
 
-impl Worker {
-    fn run(mut self, queue: &Queue) {
-        // Whatever ends this thread must be heard of: a replica whose log is dead looks alive.
-        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work(queue)));
-        match worked.unwrap_or(Err(LogThreadError::Panicked)) {
-            Ok(()) => self.close(),
+impl LogWorker {
+    /// A worker with nothing to do yet. `on_event` must not block.
+    pub fn new(
+        log: TxnLog,
+        snapshots: SnapshotFiles,
+        on_event: Box<dyn Fn(LogEvent) + Send>,
+    ) -> LogWorker {
+        LogWorker {
+            queue: Arc::default(),
+            log,
+            snapshots,
+            on_event,
+            statistics: Arc::default(),
+            halted: false,
+            pending_txns: 0,
+        }
+    }
+
+    /// A handle for giving it work.
+    pub fn handle(&self) -> LogHandle {
+        LogHandle { queue: self.queue.clone(), statistics: self.statistics.clone() }
+    }
+
+    /// Whether anything is queued.
+    pub fn has_work(&self) -> bool {
+        !self.queue.commands.lock().is_empty()
+    }
+
+    /// The newest durable transaction.
+    pub fn durable_zxid(&self) -> Zxid {
+        self.log.durable_zxid()
+    }
+
+    /// Does what is queued without waiting for more; `false` when the log has ended.
+    pub fn work_off(&mut self) -> bool {
+        let mut commands = mem::take(&mut *self.queue.commands.lock());
+        match self.carry_out(&mut commands) {
+            Ok(ended) => !ended,
             Err(error) => {
-                error!("the transaction log has failed: {error}");
-                (self.on_event)(LogEvent::Failed(error));
+                self.fail(error);
+                false
             }
         }
     }
 
+    fn run(mut self) {
+        // Whatever ends this thread must be heard of: a replica whose log is dead looks alive.
+        let worked = panic::catch_unwind(AssertUnwindSafe(|| self.work()));
+        match worked.unwrap_or(Err(LogThreadError::Panicked)) {
+            Ok(()) => self.close(),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn fail(&self, error: LogThreadError) {
+        error!("the transaction log has failed: {error}");
+        (self.on_event)(LogEvent::Failed(error));
+    }
+
     /// Works until the end in order.
-    fn work(&mut self, queue: &Queue) -> Result<(), LogThreadError> {
+    fn work(&mut self) -> Result<(), LogThreadError> {
+        let queue = Arc::clone(&self.queue);
         let mut commands = Vec::new();
         loop {
             let mut queued = queue.commands.lock();
@@ -370,7 +419,8 @@ impl Worker {
         Ok(())
     }
 
-    fn close(self) {
+    /// Marks the clean end.
+    pub fn close(self) {
         if let Err(error) = self.log.close() {
             // Everything acknowledged is durable all the same.
             warn!("the transaction log's clean end could not be marked: {error}");

@@ -28,7 +28,7 @@ pub use file_disk::FileDisk;
 pub use file_header::EnsembleId;
 pub use log_error::LogError;
 pub use log_reader::{LogCursor, LogReader};
-pub use log_thread::{LogEvent, LogHandle, LogThread, LogThreadError};
+pub use log_thread::{LogEvent, LogHandle, LogThread, LogThreadError, LogWorker};
 pub use memory_disk::MemoryDisk;
 pub use purge::purge;
 pub use snapshot::{SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter};

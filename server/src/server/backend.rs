@@ -1,26 +1,29 @@
 //! Where the core's effects on the disk go: the log thread, the snapshot thread, the epoch files.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
-use tracing::debug;
-use znodefs::{Epoch, Zxid};
+use tracing::{debug, warn};
+use znodefs::Epoch;
 
 use crate::ensemble::MemberEvent;
 use crate::persistence::{
-    EnsembleId, EpochFiles, LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles,
+    EnsembleId, EpochFiles, LogEvent, LogHandle, LogReader, LogThread, LogWorker, SnapshotFiles,
+    StorageParts,
 };
 use crate::replica::core_thread::Backend;
-use crate::replica::snapshot_task::{purge_old, write_snapshot};
+use crate::replica::snapshot_task::{SnapshotTask, purge_old};
 use crate::replica::{Event, LogBatch};
 use crate::service::Service;
 
 /// The disk's side of a running replica.
 pub(crate) struct StorageBackend {
     service: Arc<Service>,
+    workers: Arc<dyn Workers>,
     log: Option<LogThread>,
     handle: LogHandle,
     snapshots: SnapshotFiles,
@@ -84,17 +87,29 @@ impl Drop for LogReporter {
     }
 }
 
-/// Tells the core once how a snapshot ended, also when its thread dies.
-struct SnapshotReport {
-    service: Arc<Service>,
-    result: Option<Result<Zxid, String>>,
+/// Who does what the core does not wait for.
+pub trait Workers: Send + Sync {
+    /// Lets a log work; `None` when somebody else ends it.
+    fn start_log(&self, worker: LogWorker) -> io::Result<Option<LogThread>>;
+    /// Takes a snapshot.
+    fn start_snapshot(&self, task: SnapshotTask)
+    -> io::Result<Option<std::thread::JoinHandle<()>>>;
 }
 
-impl Drop for SnapshotReport {
-    fn drop(&mut self) {
-        if let Some(result) = self.result.take() {
-            self.service.mailbox.push(Event::SnapshotDone(result));
-        }
+/// A thread for each.
+pub struct Threads;
+
+impl Workers for Threads {
+    fn start_log(&self, worker: LogWorker) -> io::Result<Option<LogThread>> {
+        LogThread::run(worker).map(Some)
+    }
+
+    fn start_snapshot(
+        &self,
+        task: SnapshotTask,
+    ) -> io::Result<Option<std::thread::JoinHandle<()>>> {
+        let name = "znoded-snapshot".into();
+        std::thread::Builder::new().name(name).spawn(move || task.run()).map(Some)
     }
 }
 
@@ -119,18 +134,32 @@ pub(crate) fn purge_periodically(
 }
 
 impl StorageBackend {
-    pub(crate) fn new(
+    /// Starts the log, which reports to `reporter`.
+    pub(crate) fn start(
         service: Arc<Service>,
-        log: LogThread,
-        snapshots: SnapshotFiles,
-        reader: LogReader,
-        epochs: EpochFiles,
-    ) -> StorageBackend {
-        let handle = log.handle();
+        workers: Arc<dyn Workers>,
+        reporter: LogReporter,
+        parts: StorageParts,
+    ) -> io::Result<StorageBackend> {
+        let StorageParts { identity: _, log, reader, snapshots, epochs } = parts;
+        let report = Box::new(move |event| reporter.report(event));
+        let worker = LogWorker::new(log, snapshots.clone(), report);
+        let handle = worker.handle();
+        let log = workers.start_log(worker)?;
         let stops = Arc::default();
-        let (log, snapshot) = (Some(log), None);
         let epochs = Arc::new(Mutex::new(epochs));
-        StorageBackend { service, log, handle, snapshots, reader, epochs, stops, snapshot }
+        let snapshot = None;
+        Ok(StorageBackend {
+            service,
+            workers,
+            log,
+            handle,
+            snapshots,
+            reader,
+            epochs,
+            stops,
+            snapshot,
+        })
     }
 }
 
@@ -182,23 +211,11 @@ impl Backend for StorageBackend {
         self.handle.roll();
         let (service, stops) = (Arc::clone(&self.service), Arc::clone(&self.stops));
         let (snapshots, reader) = (self.snapshots.clone(), self.reader.clone());
-        let work = move || {
-            let result = Some(Err("its thread has died".into()));
-            let mut report = SnapshotReport { service: Arc::clone(&service), result };
-            let result = write_snapshot(&service.database, &snapshots, &stops);
-            if let (Ok(_), Some(policy)) = (&result, service.config.purge)
-                && policy.interval.is_zero()
-            {
-                purge_old(&snapshots, &reader, policy.snapshots_kept);
-            }
-            report.result = result.map_err(|error| error.to_string()).transpose();
-        };
-        match std::thread::Builder::new().name("znoded-snapshot".into()).spawn(work) {
-            Ok(thread) => self.snapshot = Some(thread),
-            Err(error) => {
-                let reason = format!("no thread for it: {error}");
-                self.service.mailbox.push(Event::SnapshotDone(Err(reason)));
-            }
+        let task = SnapshotTask::new(service, snapshots, reader, stops);
+        match self.workers.start_snapshot(task) {
+            Ok(thread) => self.snapshot = thread,
+            // The task has told the core that it came to nothing.
+            Err(error) => warn!("no thread for a snapshot: {error}"),
         }
     }
 
