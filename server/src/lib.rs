@@ -17,6 +17,7 @@ pub mod link;
 pub mod local_request;
 pub mod mailbox;
 pub mod metrics;
+pub mod mutation;
 pub mod net;
 pub mod persistence;
 pub mod replica;

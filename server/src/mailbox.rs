@@ -36,6 +36,11 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().events.is_empty()
+    }
+
     /// Moves everything there is to `events`, which must be empty; waits for something, at most for
     /// `timeout`.
     pub fn take(&self, events: &mut Vec<T>, timeout: Duration) {

@@ -95,6 +95,12 @@ impl Driver {
         &self.zab
     }
 
+    /// Makes a deliberate mistake in the protocol from now on.
+    #[cfg(any(test, feature = "mutations"))]
+    pub fn set_mutation(&mut self, mutation: Option<zab::Mutation>) {
+        self.zab.set_mutation(mutation);
+    }
+
     /// The replica's.
     pub fn replica(&self) -> &Replica {
         &self.replica
@@ -367,6 +373,7 @@ impl Driver {
         let mut effects = std::mem::take(&mut self.zab_effects);
         self.zab.step(self.now.monotonic_ms, event, &mut effects);
         for effect in effects.drain(..) {
+            self.outside.observe(&effect);
             self.execute(effect)?;
         }
         self.zab_effects = effects;

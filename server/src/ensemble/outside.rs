@@ -15,7 +15,7 @@ use crate::persistence::{EnsembleId, LogThread, LogWorker};
 use crate::replica::snapshot_task::SnapshotTask;
 use crate::server::backend::{Threads, Workers};
 use crate::tree::DataTree;
-use crate::zab::ServerId;
+use crate::zab::{Effect, ServerId};
 
 /// The other members, and helpers. No call blocks; answers come as
 /// [`MemberEvent`](super::MemberEvent)s.
@@ -41,6 +41,8 @@ pub trait Outside: Workers {
     fn read_log(&self, reading: LogReading);
     /// Takes a tree apart that is no longer used.
     fn discard(&self, tree: DataTree);
+    /// Is told what the protocol wants done before it is done. For the checks of a simulation.
+    fn observe(&self, _effect: &Effect) {}
 }
 
 /// The machine's network and threads.

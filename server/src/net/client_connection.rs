@@ -15,6 +15,7 @@ use crate::connection::{
     Connection, Identities, OUTBOX_HARD_LIMIT, Outbox, Pending, Phase, RawRequest,
 };
 use crate::local_request::{self, may_touch_watches};
+use crate::mutation::{Mutation, mutated};
 use crate::replica::{Event, WriteRequest};
 use crate::service::Service;
 
@@ -230,7 +231,7 @@ impl ClientConnection {
                         body_length: request.body.len(),
                     });
                     writes.push(WriteRequest { op_code, request });
-                } else if outbox.pending.is_empty() {
+                } else if outbox.pending.is_empty() || mutated(Mutation::ReadOvertakesWrite) {
                     let watches = watches.as_deref_mut();
                     local_request::answer(&tree, watches, &connection, &request, &mut outbox);
                     let (xid, op_code) = (request.xid, request.op_code);
@@ -323,7 +324,9 @@ pub fn forget(service: &Service, connection: &Arc<Connection>) {
         outbox.close();
         outbox.phase = Phase::Closed;
         outbox.buffer = BytesMut::new();
-        watches.remove_watcher(local_request::watcher(connection));
+        if !mutated(Mutation::WatchesOutliveConnection) {
+            watches.remove_watcher(local_request::watcher(connection));
+        }
     }
     service.connections.remove(connection);
     let connection = Arc::clone(connection);

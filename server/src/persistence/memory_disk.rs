@@ -72,6 +72,8 @@ struct State {
     changes: u64,
     /// Changes until the power goes.
     power: Option<u64>,
+    /// The next write to a file whose name begins so goes astray.
+    misdirected: Option<String>,
 }
 
 #[derive(Default)]
@@ -120,6 +122,7 @@ impl MemoryDisk {
                 faults: Vec::new(),
                 changes: 0,
                 power: None,
+                misdirected: None,
             })),
         }
     }
@@ -130,6 +133,7 @@ impl MemoryDisk {
         let mut state = self.state.lock();
         state.incarnation += 1;
         state.power = None;
+        state.misdirected = None;
         state.faults.clear();
         state.forget_names();
         let mut ids: Vec<u64> = state.files.keys().copied().collect();
@@ -148,6 +152,22 @@ impl MemoryDisk {
     /// disk, and every operation fails until [`MemoryDisk::crash`].
     pub fn cut_power_after(&self, count: u64) {
         self.state.lock().power = Some(count);
+    }
+
+    /// Whether the power is off: what a cut left is seen after [`MemoryDisk::crash`].
+    pub fn is_off(&self) -> bool {
+        self.state.lock().power == Some(u64::MAX)
+    }
+
+    /// The disk puts the next write to a file whose name begins so in the wrong place, somewhere
+    /// before in the same file, and says nothing. Nobody sees it before the next crash.
+    pub fn misdirect(&self, name: &str) {
+        self.state.lock().misdirected = Some(name.to_owned());
+    }
+
+    /// Whether that write is still to come.
+    pub fn will_misdirect(&self) -> bool {
+        self.state.lock().misdirected.is_some()
     }
 
     /// How many operations that change the disk there have been.
@@ -353,6 +373,20 @@ impl State {
         if let Some(file) = self.files.get_mut(&id) {
             change.apply(&mut file.live, &mut |_| true);
             file.unsynced.push(change);
+        }
+    }
+
+    /// Sends the write just made elsewhere on the way to the disk, if that is to happen to it.
+    fn misdirect(&mut self, name: &str, id: u64) {
+        if !self.misdirected.as_ref().is_some_and(|prefix| name.starts_with(prefix)) {
+            return;
+        }
+        let choice = self.random();
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let Some(Change::Write(offset, bytes)) = file.unsynced.last_mut() else { return };
+        if (bytes.len() as u64) < *offset {
+            *offset = choice % (*offset - bytes.len() as u64);
+            self.misdirected = None;
         }
     }
 
@@ -603,6 +637,7 @@ impl DiskFile for Handle {
                 return Err(no_space());
             }
             state.change(self.id, Change::Write(offset, bytes.to_vec()));
+            state.misdirect(&self.name, self.id);
             Ok(())
         });
         if let Err(error) = &result

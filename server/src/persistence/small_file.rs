@@ -8,6 +8,7 @@ use super::file_header::{
     BLOCK_HEADER_LENGTH, EnsembleId, FORMAT_VERSION, FileHeader, FileKind, HEADER_LENGTH,
     HeaderError, u32_at,
 };
+use crate::mutation::{Mutation, mutated};
 
 const FILE_LENGTH_MAX: u64 = 1 << 20;
 
@@ -62,7 +63,9 @@ pub fn replace(
     bytes.extend_from_slice(payload);
     let mut file = disk.create_new(&temporary)?;
     file.write_at(0, &bytes)?;
-    file.sync_data()?;
+    if !mutated(Mutation::EpochNotSynced) {
+        file.sync_data()?;
+    }
     disk.rename(&temporary, name)?;
     disk.sync_dir()
 }

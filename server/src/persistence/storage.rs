@@ -24,6 +24,7 @@ use super::log_thread::LogThreadError;
 use super::snapshot::{SnapshotError, SnapshotReader, parse_snapshot_name};
 use super::snapshot_files::SnapshotFiles;
 use super::txn_log::{CutTail, LogOptions, TxnLog};
+use crate::mutation::{Mutation, mutated};
 
 /// How a replica's directory is opened.
 #[derive(Clone, Copy, Debug)]
@@ -345,6 +346,9 @@ pub fn restore<T>(
         match loaded {
             Ok(state) => {
                 info!("restored {}", info.name);
+                if mutated(Mutation::ReplayFromSnapshotEnd) {
+                    return Ok(Some((info.newest, state)));
+                }
                 return Ok(Some((info.zxid, state)));
             }
             Err(error) => warn!("{} is not usable, trying the one before: {error}", info.name),
@@ -387,7 +391,7 @@ pub fn truncate(
         return Ok(log.last_zxid());
     }
     // First the snapshots: with the log still whole, an older one leads to the same state.
-    if !snapshots.cut_at(zxid, &log.reader())? {
+    if !mutated(Mutation::TruncateKeepsSnapshots) && !snapshots.cut_at(zxid, &log.reader())? {
         return Err(LogError::NotReachingBack { base: log.base(), asked: zxid }.into());
     }
     Ok(log.truncate_to(zxid)?)

@@ -19,6 +19,7 @@ use super::log_format::{
 use super::log_index::{LogIndex, Segment, segment_name};
 use super::log_reader::LogReader;
 use super::log_recovery;
+use crate::mutation::{Mutation, mutated};
 
 /// When a segment cannot have all the space it would like, what is needed is rounded up to this.
 const SMALL_ALLOCATION_LENGTH: u64 = 256 << 10;
@@ -442,7 +443,7 @@ impl TxnLog {
             }
             Err(error) => return Err(error.into()),
         }
-        if self.options.force_sync {
+        if self.options.force_sync && !mutated(Mutation::LogNotSynced) {
             active.file.sync_data()?;
         }
         active.end = end;

@@ -14,6 +14,7 @@ use super::outstanding::{Origin, Waiting};
 use super::{Effects, Replica};
 use crate::connection::{Connection, ConnectionId, Phase};
 use crate::local_request::{self, Pace};
+use crate::mutation::{Mutation, mutated};
 use crate::tree::{Applied, DataTree, TreeEvent, WatchManager, access, put_reply};
 use crate::txn::{Txn, TxnBody};
 
@@ -76,7 +77,8 @@ impl Replica {
         if let Some(Waiting::ForTxn(origin)) = &waiting {
             self.answer_reads_before(view, &origin.connection);
         }
-        let applied = self.apply_and_notify(tree, watches, txn, effects);
+        let mut late = Vec::new();
+        let applied = self.apply_and_notify(tree, watches, txn, &mut late, effects);
         let view = &mut View { tree, watches };
         match waiting {
             // It came through a connection that no longer has the session (ZOOKEEPER-710).
@@ -96,6 +98,9 @@ impl Replica {
                 self.establish(&connection, txn.session_id, timeout_ms, read_only, effects);
             }
             _ => {}
+        }
+        for (connection, frame) in late {
+            connection.outbox().put_frame_bytes(&frame);
         }
         match &txn.body {
             TxnBody::CreateSession { timeout_ms } if self.makes_transactions() => {
@@ -141,6 +146,7 @@ impl Replica {
         tree: &mut DataTree,
         watches: &mut WatchManager,
         txn: &Txn,
+        late: &mut Vec<(Arc<Connection>, BytesMut)>,
         effects: &mut Effects,
     ) -> Applied {
         let mut frame = BytesMut::new();
@@ -151,6 +157,10 @@ impl Replica {
                 let Some(connection) = by_connection.get(&ConnectionId(watcher.0)) else { return };
                 if frame.is_empty() {
                     put_notification(&mut frame, &event);
+                }
+                if mutated(Mutation::WatchAfterReply) {
+                    late.push((Arc::clone(connection), frame.clone()));
+                    return;
                 }
                 let mut outbox = connection.outbox();
                 if access::is_allowed(event.acl, Permissions::READ, &outbox.identities) {

@@ -20,6 +20,7 @@ use super::submitted::{Submission, SubmittedRequests, Turn};
 use super::{Effects, Replica, WriteRequest};
 use crate::codec;
 use crate::connection::{Connection, ConnectionId, Phase};
+use crate::mutation::{Mutation, mutated};
 use crate::request_processor::{PendingRequest, SessionOwner};
 use crate::session_id::PasswordKey;
 use crate::session_tracker::{LastHeard, SessionTracker};
@@ -104,6 +105,9 @@ impl Replica {
         let now_ms = self.now.monotonic_ms;
         // As long as each had: nobody was listening for a while.
         for session in self.database.tree.read().sessions() {
+            if mutated(Mutation::NewLeaderForgetsSessions) {
+                break;
+            }
             let timeout_ms = session.timeout_ms.max(0) as u64;
             self.sessions.add(session.session_id, timeout_ms, now_ms);
         }
@@ -119,6 +123,9 @@ impl Replica {
     pub fn stop_serving(&mut self, effects: &mut Effects) {
         let Some(member) = &mut self.member else { return };
         member.role = Role::NotServing;
+        if mutated(Mutation::StepDownKeepsRequests) {
+            return;
+        }
         let dropped = member.submitted.clear();
         member.reattaching.clear();
         member.released.clear();
@@ -414,6 +421,9 @@ impl Replica {
     /// Leader: sessions were heard by a learner.
     pub fn sessions_touched(&mut self, touched: &[(SessionId, i32)]) {
         for (session_id, _) in touched {
+            if mutated(Mutation::ExpiryIgnoresTouches) {
+                break;
+            }
             self.sessions.touch(*session_id, self.now.monotonic_ms);
         }
     }

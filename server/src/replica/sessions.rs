@@ -9,6 +9,7 @@ use znodefs::wire::{ConnectRequest, ConnectResponse, Encode, put_frame};
 use super::outstanding::Waiting;
 use super::{Effects, Replica};
 use crate::connection::{Connection, Outbox, Phase};
+use crate::mutation::{Mutation, mutated};
 
 /// A look at the sessions that comes later than this has missed pings that were sent in time.
 const STALL_TICKS: u64 = 1;
@@ -28,7 +29,7 @@ impl Replica {
             return;
         }
         let last_applied = self.last_applied();
-        if request.last_zxid_seen > last_applied {
+        if request.last_zxid_seen > last_applied && !mutated(Mutation::ClientMayGoBack) {
             info!(
                 "client {} closed: it has seen {}, this replica is at {last_applied}; another one \
                  may serve it",
@@ -86,6 +87,11 @@ impl Replica {
         let session_id = request.session_id;
         let known = self.password_key.verify(session_id, request.password.as_deref());
         if known && !self.makes_transactions() {
+            if mutated(Mutation::ReattachWithoutAsking) {
+                let read_only = request.read_only;
+                self.establish(&connection, session_id, timeout_ms, read_only, effects);
+                return;
+            }
             self.ask_to_reattach(connection, timeout_ms, request, effects);
             return;
         }

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use znodefs::wire::{Decoder, Request};
 use znodefs::{Acl, ErrorCode, OpCode, SessionId, Zxid};
 
+use crate::mutation::{Mutation, mutated};
 use crate::tree::{DataTree, OwnerKind};
 use crate::txn::{Change, Identity, Txn, TxnBody, TxnOrigin};
 use outstanding::OutstandingChanges;
@@ -256,7 +257,10 @@ impl RequestProcessor {
             match self.change(context, operation) {
                 Ok(change) => changes.push(change),
                 Err(error) => {
-                    self.outstanding.roll_back();
+                    match mutated(Mutation::AbortedMultiCounts) {
+                        true => self.outstanding.commit(),
+                        false => self.outstanding.roll_back(),
+                    }
                     if error == ErrorCode::SessionMoved {
                         return Err(error);
                     }
@@ -288,6 +292,9 @@ impl RequestProcessor {
         let mut ephemerals: Vec<String> =
             tree.ephemerals(session_id).filter(will_be_there).collect();
         let mut pending = self.outstanding.pending_ephemerals(kind);
+        if mutated(Mutation::CloseSessionMissesEphemerals) {
+            pending.clear();
+        }
         pending.retain(|path| tree.node(path).is_none_or(|node| node.kind() != kind));
         ephemerals.append(&mut pending);
         ephemerals.sort();

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 use znodefs::{ErrorCode, SessionId, Zxid};
 
+use crate::mutation::{Mutation, mutated};
 use crate::tree::DataTree;
 
 /// Through whom a session is attached; the runtime gives out the numbers. A session that another
@@ -39,10 +40,11 @@ impl Sessions {
         owner: SessionOwner,
     ) -> Result<(), ErrorCode> {
         let session = self.known(tree, session_id).ok_or(ErrorCode::SessionExpired)?;
-        if session.closing {
+        if session.closing && !mutated(Mutation::ClosingSessionStillWrites) {
             return Err(ErrorCode::SessionExpired);
         }
-        if *session.owner.get_or_insert(owner) != owner {
+        let owned = *session.owner.get_or_insert(owner) == owner;
+        if !owned && !mutated(Mutation::SessionMovedNotChecked) {
             return Err(ErrorCode::SessionMoved);
         }
         Ok(())

@@ -16,6 +16,7 @@ use znodefs::{Acl, ErrorCode, SessionId, Stat, Zxid};
 use super::applied::{Applied, TreeEvent};
 use super::data_tree::{CONFIG_PATH, DataTree};
 use super::node_store::{NewNode, NodeNumber, ROOT};
+use crate::mutation::{Mutation, mutated};
 use crate::txn::{Change, Txn, TxnBody};
 
 /// What all changes of a transaction have in common, and where their events go.
@@ -117,7 +118,10 @@ impl DataTree {
     ) -> Result<NodeNumber, ErrorCode> {
         let parent = self.parent_for(context.zxid, path)?;
         let rare = self.store.rare_mut(parent);
-        rare.child_counter = rare.child_counter.max(parent_child_counter);
+        rare.child_counter = match mutated(Mutation::ReplayCountsAgain) {
+            true => rare.child_counter + 1,
+            false => rare.child_counter.max(parent_child_counter),
+        };
         rare.pzxid = rare.pzxid.max(context.zxid);
 
         let name = path::name(path);
@@ -245,6 +249,9 @@ impl DataTree {
         }
         // The list is complete wherever it was made by a request processor; this keeps the
         // guarantee that no ephemeral outlives its session even if it was not.
+        if mutated(Mutation::CloseSessionMissesEphemerals) {
+            return;
+        }
         let left: Vec<String> = self.ephemerals(session_id).collect();
         for path in left {
             let _ = self.delete(context, &path);

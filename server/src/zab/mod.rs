@@ -105,8 +105,14 @@ impl Zab {
     #[cfg(any(test, feature = "mutations"))]
     #[must_use]
     pub fn with_mutation(mut self, mutation: Option<Mutation>) -> Zab {
-        self.state.mutation = mutation;
+        self.set_mutation(mutation);
         self
+    }
+
+    /// Makes a deliberate mistake from now on.
+    #[cfg(any(test, feature = "mutations"))]
+    pub fn set_mutation(&mut self, mutation: Option<Mutation>) {
+        self.state.mutation = mutation;
     }
 
     /// Takes in one event. `now_ms` is a monotonic clock's reading; effects are added to `effects`.

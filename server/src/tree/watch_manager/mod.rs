@@ -19,6 +19,7 @@ use znodefs::path;
 use znodefs::wire::{AddWatchMode, EventType, WatcherType};
 
 use super::path_index::{PathHasher, spread};
+use crate::mutation::{Mutation, mutated};
 use slab::{NONE, Slab};
 
 /// A connection that watches. Numbers must not be used again for another connection before
@@ -227,7 +228,7 @@ impl WatchManager {
             }
             self.tell_once(watch.watcher, tell);
             let once = (DATA | CHILDREN) & wanted;
-            if kinds & once != 0 {
+            if kinds & once != 0 && !mutated(Mutation::WatchFiresTwice) {
                 self.set_kinds(number, kinds & !once);
             }
         }

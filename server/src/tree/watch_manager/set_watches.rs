@@ -1,8 +1,10 @@
 //! Watches set again after a reconnection (`DataTree.setWatches`). No I/O.
 
+use znodefs::Zxid;
 use znodefs::wire::{EventType, WatchSets};
 
 use super::{WatchKind, WatchManager, WatcherId};
+use crate::mutation::{Mutation, mutated};
 use crate::tree::DataTree;
 
 impl WatchManager {
@@ -19,7 +21,10 @@ impl WatchManager {
         sets: &WatchSets<'_>,
         events: &mut impl FnMut(EventType, &str),
     ) {
-        let seen = sets.relative_zxid;
+        let seen = match mutated(Mutation::SetWatchesNotComparing) {
+            true => Zxid(i64::MAX),
+            false => sets.relative_zxid,
+        };
         let stat_of = |path: &str| tree.node(path).map(|node| node.stat());
         for &path in &sets.data {
             match stat_of(path) {
