@@ -211,7 +211,7 @@ impl fuser::Filesystem for Adapter {
         uid: Option<u32>,
         gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         handle: Option<FileHandle>,
@@ -225,7 +225,7 @@ impl fuser::Filesystem for Adapter {
             return respond_attributes(reply, self.filesystem.replayed_attributes(inode.0));
         }
         let caller = Caller::of(request);
-        let change = AttributeChange { mode, uid, gid, size, mtime };
+        let change = AttributeChange { mode, uid, gid, size, atime, mtime };
         let handle = handle.map(|handle| handle.0);
         let work = move |fs: Arc<Filesystem>| async move {
             fs.setattr(caller, inode.0, handle, change).await

@@ -84,7 +84,9 @@ pub struct OpenFile {
     /// Without a position of the kernel's: the cursors of a file from a sequential creation.
     name_first: Option<NameFirst>,
     cursor: usize,
-    /// Whether this open created the file and nothing has changed it since.
+    /// Whether this open created the file.
+    is_creator: bool,
+    /// Whether nothing has changed it since.
     is_new: bool,
 }
 
@@ -103,6 +105,7 @@ impl OpenFile {
             committing: None,
             name_first: None,
             cursor: 0,
+            is_creator: false,
             is_new: false,
         }
     }
@@ -111,7 +114,7 @@ impl OpenFile {
     pub fn created(mode: OpenMode, opener: u32) -> OpenFile {
         let value = Value { data: Bytes::new(), version: 0 };
         let mode = OpenMode { truncate: false, ..mode };
-        OpenFile { is_new: true, ..OpenFile::new(mode, opener, Some(value)) }
+        OpenFile { is_creator: true, is_new: true, ..OpenFile::new(mode, opener, Some(value)) }
     }
 
     /// A file that a sequential creation made: until something is written, it reads back the name.
@@ -130,6 +133,11 @@ impl OpenFile {
     /// no commit of its own.
     pub fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Whether this open created the file: it may write whatever permissions the file was given.
+    pub fn is_creator(&self) -> bool {
+        self.is_creator
     }
 
     /// Whether it has no position of the kernel's: the one to use is its cursor.

@@ -71,6 +71,18 @@ impl Identities {
         self.with_mode(&[], mode).unwrap_or_else(Acl::open)
     }
 
+    /// An ACL with more permissions for our own identity, which is among its entries; `None` when it is
+    /// not.
+    pub fn with_own(&self, acl: &[Acl], more: Permissions) -> Option<Vec<Acl>> {
+        let is_ours = |acl: &&mut Acl| {
+            self.proved.iter().any(|(scheme, id)| *scheme == acl.scheme && *id == acl.id)
+        };
+        let mut acl = acl.to_vec();
+        let own = acl.iter_mut().find(is_ours)?;
+        own.permissions = own.permissions.union(more);
+        Some(acl)
+    }
+
     /// An ACL after a chmod: the entries of our own identity and of everybody follow the bits, all
     /// others stay. `None` without identities, or when it stays the same.
     pub fn with_mode(&self, acl: &[Acl], mode: u32) -> Option<Vec<Acl>> {

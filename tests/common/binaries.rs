@@ -42,3 +42,13 @@ pub fn python() -> PathBuf {
     assert!(path.exists(), "{} is missing: scripts/test installs it", path.display());
     path
 }
+
+/// A test program of somebody else's, installed by `scripts/test`.
+///
+/// # Panics
+/// If it is not there.
+pub fn tool(name: &str) -> PathBuf {
+    let path = source_directory().join("target/tools/bin").join(name);
+    assert!(path.exists(), "{} is missing: scripts/test installs it", path.display());
+    path
+}

@@ -24,8 +24,18 @@ pub struct AttributeChange {
     pub gid: Option<u32>,
     /// Length.
     pub size: Option<u64>,
+    /// Time of the last access, which znodes have not.
+    pub atime: Option<TimeOrNow>,
     /// Time of the last modification.
     pub mtime: Option<TimeOrNow>,
+}
+
+impl AttributeChange {
+    /// Whether a time other than now is to be set.
+    fn sets_a_time(&self) -> bool {
+        let is_other = |time: Option<TimeOrNow>| time.is_some_and(|time| time != TimeOrNow::Now);
+        is_other(self.atime) || is_other(self.mtime)
+    }
 }
 
 impl Filesystem {
@@ -46,6 +56,9 @@ impl Filesystem {
         }
         if change.uid.is_some() || change.gid.is_some() {
             self.chown(caller, change)?;
+        }
+        if change.sets_a_time() && !self.is_owner(caller) {
+            return Err(Errno::EPERM);
         }
         if let Some(size) = change.size {
             match handle.and_then(|handle| self.handles.file(handle)) {
@@ -131,6 +144,8 @@ impl Filesystem {
             let refuse = self.settings.strict_chmod;
             return if refuse { Err(Errno::EPERM) } else { Ok(()) };
         }
+        // What is written was allowed to be: it must not meet the new ACL (cp -p, install).
+        self.commit_of_same_process(caller, number).await?;
         let inode = self.live_inode(number)?;
         loop {
             let known = self.fetch(&inode.path, None).await?.ok_or(Errno::ENOENT)?;

@@ -49,14 +49,7 @@ impl Filesystem {
         mode: u32,
     ) -> Result<Entry, Errno> {
         let directory = self.directory_to_change(caller, parent)?;
-        let (znode_name, suffix) = new_name(&directory, name)?;
-        if suffix.file_descriptor {
-            // A directory is not created by opening it.
-            return Err(Errno::EINVAL);
-        }
-        let made = self.make(caller, &directory, &znode_name, &suffix, None, (mode, true)).await?;
-        let made = made.map_err(|()| Errno::EEXIST)?;
-        Ok(self.tell((parent, name), made, View::Directory))
+        self.make_unopened(caller, &directory, name, mode, View::Directory).await
     }
 
     /// `MKNOD`: a regular file; a coordination tree has no other kinds.
@@ -74,14 +67,27 @@ impl Filesystem {
         if naming::parse(name, directory.is_root()) == Ok(FileName::Data) {
             return self.make_data_file(&directory, true).await;
         }
-        let (znode_name, suffix) = new_name(&directory, name)?;
+        self.make_unopened(caller, &directory, name, mode, View::File).await
+    }
+
+    /// A new znode without an open file.
+    async fn make_unopened(
+        &self,
+        caller: Caller,
+        directory: &Directory,
+        name: &OsStr,
+        mode: u32,
+        view: View,
+    ) -> Result<Entry, Errno> {
+        let (znode_name, suffix) = new_name(directory, name)?;
         if suffix.file_descriptor {
+            // There is no open file that it could live as long as.
             return Err(Errno::EINVAL);
         }
-        let data = Some(Bytes::new());
-        let made = self.make(caller, &directory, &znode_name, &suffix, data, (mode, true)).await?;
+        let data = (view == View::File).then(Bytes::new);
+        let made = self.make(caller, directory, &znode_name, &suffix, data, (mode, true)).await?;
         let made = made.map_err(|()| Errno::EEXIST)?;
-        Ok(self.tell((parent, name), made, View::File))
+        Ok(self.tell((directory.number, name), made, view))
     }
 
     /// `CREATE`: a file of no bytes, opened. Without `O_EXCL` one that came meanwhile is opened.

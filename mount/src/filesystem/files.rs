@@ -14,7 +14,7 @@ use super::lifetime::Ending;
 use super::{Filesystem, status, value_length_max, want};
 use crate::caller::Caller;
 use crate::changes::Changes;
-use crate::commit::{CommitError, Committed, commit};
+use crate::commit::{CommitError, Committed};
 use crate::errno;
 use crate::handle_table::{FileHandle, Handle, LockMark, Releasing};
 use crate::inode_table::{Inode, Presence, Znode};
@@ -86,7 +86,7 @@ impl Filesystem {
 
     /// Commits what the caller's own process has written to the file through other descriptors: it
     /// knows that it is there (git reads back a pack that it is still writing).
-    async fn commit_of_same_process(&self, caller: Caller, number: u64) -> Result<(), Errno> {
+    pub(super) async fn commit_of_same_process(&self, caller: Caller, number: u64) -> Result<(), Errno> {
         let files = self.handles.files_of(number);
         if files.iter().all(|file| !file.file.lock().is_changed()) {
             return Ok(());
@@ -300,7 +300,7 @@ impl Filesystem {
                 }
             };
             let outcome = match self.check_owner(handle) {
-                Ok(()) => commit(&self.znodes, &inode.path, &pending, self.limit_of(&inode)).await,
+                Ok(()) => self.commit_as_creator(handle, &inode, &pending).await,
                 Err(_) => Err(ServiceError::SessionExpired.into()),
             };
             let error = match outcome {

@@ -1,5 +1,6 @@
 //! The operations on a tree in this process, with other clients coming between.
 
+mod creator;
 mod lifetimes;
 
 use std::ffi::OsStr;
@@ -661,7 +662,7 @@ async fn what_the_acl_forbids_is_refused_at_open() {
     assert_eq!(mount.open("/f", libc::O_WRONLY | libc::O_TRUNC).await, Err(Errno::EACCES));
     assert_eq!(mount.open("/f", libc::O_WRONLY).await, Err(Errno::EACCES));
     mount.open("/f", libc::O_RDONLY).await.unwrap();
-    let write_only = Acl::parse_list("world:anyone:wa").unwrap();
+    let write_only = Acl::parse_list("world:anyone:w").unwrap();
     mount.tree.create_with("/hidden", Some("x"), CreateMode::Persistent, write_only);
     assert_eq!(mount.walk("/hidden").await, Err(Errno::EACCES));
     assert_eq!(mount.names("/").await, ["f", "hidden"], "what cannot be looked at is still listed");

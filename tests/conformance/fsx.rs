@@ -1,0 +1,32 @@
+//! fsx: random reads, writes, truncations, closes and synchronizations of one file, up to the largest value,
+//! each read compared with what must be there.
+
+use std::process::Command;
+
+use znodefs_tests::binaries::{source_directory, tool};
+use znodefs_tests::{Directory, World, on_every_backend};
+
+use crate::{LIMIT, rounds};
+
+/// Operations of one round; a few seconds.
+const OPERATIONS: &str = "600";
+
+/// Works through one seed on a file, and gives its last line.
+fn fsx(world: &World, seed: u64) {
+    let artifacts = Directory::new();
+    let mut command = Command::new(tool("fsx"));
+    command.args(["-N", OPERATIONS, "-S", &seed.to_string(), "-P"]).arg(&*artifacts);
+    command.arg("-f").arg(source_directory().join("tests/conformance/fsx.toml"));
+    command.arg("file").env("RUST_BACKTRACE", "0");
+    let said = world.mount.shell().time_limit(LIMIT).run(&mut command);
+    assert_eq!(said.code, 0, "seed {seed}: {said:#?}");
+    assert!(said.stdout.contains("All operations completed A-OK!"), "seed {seed}: {said:#?}");
+}
+
+fn a_file_is_what_was_written_to_it(world: &World) {
+    for seed in 1..=rounds() {
+        fsx(world, seed);
+    }
+}
+
+on_every_backend!(a_file_is_what_was_written_to_it);
