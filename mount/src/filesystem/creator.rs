@@ -65,8 +65,9 @@ impl Filesystem {
     async fn close_acl(&self, path: &str, acl: Vec<Acl>, aversion: i32) {
         loop {
             match self.znodes.set_acl(path, acl.clone(), aversion).await {
-                Ok(_)
-                | Err(ServiceError::Code(ErrorCode::BadVersion | ErrorCode::NoNode)) => return,
+                Ok(_) | Err(ServiceError::Code(ErrorCode::BadVersion | ErrorCode::NoNode)) => {
+                    return;
+                }
                 Err(ServiceError::OutcomeUnknown) => {}
                 Err(error) => {
                     tracing::error!(

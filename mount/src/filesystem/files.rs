@@ -86,7 +86,11 @@ impl Filesystem {
 
     /// Commits what the caller's own process has written to the file through other descriptors: it
     /// knows that it is there (git reads back a pack that it is still writing).
-    pub(super) async fn commit_of_same_process(&self, caller: Caller, number: u64) -> Result<(), Errno> {
+    pub(super) async fn commit_of_same_process(
+        &self,
+        caller: Caller,
+        number: u64,
+    ) -> Result<(), Errno> {
         let files = self.handles.files_of(number);
         if files.iter().all(|file| !file.file.lock().is_changed()) {
             return Ok(());
