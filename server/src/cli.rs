@@ -197,6 +197,7 @@ fn code(error: &StartError) -> u8 {
         StartError::Storage(StorageError::Snapshot(_) | StorageError::SnapshotsMissing { .. }) => {
             10
         }
+        StartError::Tls(_) => 2,
         StartError::DataDirectory(_) | StartError::Denied(_) | StartError::Storage(_) => 3,
         _ => 1,
     }

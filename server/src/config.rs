@@ -7,6 +7,7 @@
 pub mod ensemble;
 mod keys;
 pub mod properties;
+pub mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use znodefs::wire::FRAME_LENGTH_MAX_DEFAULT;
 
 use ensemble::{Member, MemberRole, ServerId};
+use tls::QuorumTlsConfig;
 
 /// Everything a replica is told before it starts.
 #[derive(Clone, Debug)]
@@ -80,6 +82,8 @@ pub struct ServerConfig {
     /// The superuser's digest identity, `user:base64(sha1(user:password))`
     /// (`DigestAuthenticationProvider.superDigest`).
     pub super_digest: Option<String>,
+    /// TLS between replicas; `None` without it (`sslQuorum`, `ssl.quorum.*`).
+    pub quorum_tls: Option<QuorumTlsConfig>,
     /// How often containers and times to live are looked at (`znode.container.checkIntervalMs`).
     pub container_check_interval: Duration,
 }
@@ -143,9 +147,9 @@ pub enum ConfigError {
         /// The file.
         file: String,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What to write.
-        hint: &'static str,
+        hint: String,
     },
     /// The replica's own number is not to be had.
     #[error("{path}: {reason}; write this replica's number N of its server.N line there")]
@@ -225,6 +229,7 @@ impl ServerConfig {
             enforce_quota: false,
             reconfig_enabled: false,
             super_digest: None,
+            quorum_tls: None,
             container_check_interval: Duration::from_secs(60),
         }
     }

@@ -31,6 +31,7 @@ pub mod status;
 mod test_replica;
 #[cfg(test)]
 mod test_steps;
+pub mod tls;
 pub mod tools;
 pub mod tree;
 pub mod txn;

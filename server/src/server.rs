@@ -25,6 +25,7 @@ use crate::persistence::{Disk, FileDisk, StorageError};
 use crate::replica::{Event, Now, Replica, ReplicaParts, core_thread};
 use crate::service::Service;
 use crate::status::ReplicaStatus;
+use crate::tls::{QuorumTls, TlsError};
 
 use backend::{LogReporter, StorageBackend, Threads};
 pub use recovery::Recovered;
@@ -64,6 +65,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The files of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The operating system refused a thread, or randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -147,6 +151,10 @@ impl Server {
         disks: Disks,
         surroundings: Surroundings,
     ) -> Result<Server, StartError> {
+        let quorum_tls = match config.quorum_tls.as_ref().filter(|_| config.is_member()) {
+            Some(tls) => Some(QuorumTls::load(tls)?),
+            None => None,
+        };
         let wanted = config.client_address;
         let listen_error = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => StartError::PortInUse { address: wanted },
@@ -177,7 +185,7 @@ impl Server {
                 core.thread
             }
             AnyRecovered::Member(recovered) => {
-                ensemble::start(&service, recovered, &surroundings, on_end).await?
+                ensemble::start(&service, recovered, &surroundings, quorum_tls, on_end).await?
             }
         };
         tasks.push(tokio::spawn(net::accept(listener, Arc::clone(&service))));

@@ -20,6 +20,8 @@ struct Member {
     id: u8,
     client_port: u16,
     line: String,
+    /// Lines of its configuration file that the others do not have.
+    settings: String,
     process: Option<Process>,
 }
 
@@ -57,7 +59,7 @@ impl Ensemble {
             let role = if id > voters { ":observer" } else { "" };
             let line =
                 format!("server.{id}=127.0.0.1:{quorum}:{election}{role};127.0.0.1:{client_port}");
-            Member { id, client_port, line, process: None }
+            Member { id, client_port, line, settings: String::new(), process: None }
         };
         let members: Vec<Member> = (1..=voters + observers).map(member).collect();
         Ensemble { members, settings: settings.to_string(), directory }
@@ -88,6 +90,12 @@ impl Ensemble {
         all.join(",")
     }
 
+    /// Gives a member lines for its configuration file that the others do not have; they count from
+    /// its next start.
+    pub fn set_settings(&mut self, id: u8, settings: &str) {
+        self.members[usize::from(id) - 1].settings = settings.to_string();
+    }
+
     /// Starts a member with the data it has.
     pub fn start_member(&mut self, id: u8) {
         self.start_member_with(id, &[]);
@@ -99,9 +107,10 @@ impl Ensemble {
         std::fs::write(data.join("myid"), format!("{id}\n")).expect("a file in a fresh directory");
         let lines: Vec<&str> = self.members.iter().map(|member| member.line.as_str()).collect();
         let configuration = format!(
-            "dataDir={}\n4lw.commands.whitelist=*\n{}\n{}\n",
+            "dataDir={}\n4lw.commands.whitelist=*\n{}\n{}\n{}\n",
             data.display(),
             self.settings,
+            self.member(id).settings,
             lines.join("\n")
         );
         let file = self.directory.join(format!("{id}.cfg"));

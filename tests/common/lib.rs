@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod background;
 pub mod binaries;
+pub mod certificates;
 pub mod deadline;
 pub mod directory;
 pub mod ensemble;
@@ -24,6 +25,7 @@ pub mod wire_client;
 pub use backend::{Backend, World};
 pub use background::Background;
 pub use binaries::binary;
+pub use certificates::Authority;
 pub use deadline::{Deadline, wait_for, wait_until};
 pub use directory::Directory;
 pub use ensemble::Ensemble;

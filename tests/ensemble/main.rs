@@ -9,3 +9,4 @@ mod forming;
 mod kazoo;
 mod load;
 mod sessions;
+mod tls;

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use super::ensemble::{Member, ServerId};
 use super::properties::Property;
+use super::tls::{QuorumTlsConfig, TlsDraft};
 use super::{ConfigError, FourLetterWords, LoadedConfig, PurgePolicy, ServerConfig};
 
 /// Keys that ZooKeeper knows and that do nothing here; a trailing `*` stands for any ending.
 const WITHOUT_EFFECT: &[&str] = &[
     "secureClientPort*",
     "ssl.*",
-    "sslQuorum*",
     "client.certReload",
     "client.portUnification",
-    "portUnification",
     "admin.*",
     "audit.*",
     "metricsProvider.*",
@@ -107,6 +106,12 @@ struct Draft {
     session_timeout_max: Option<Duration>,
     snapshots_kept: usize,
     purge_interval_hours: u64,
+    /// `zoo.cfg:7` of the line that is being read.
+    place: String,
+    quorum_tls: TlsDraft,
+    ssl_quorum: bool,
+    port_unification: bool,
+    reload_quorum_files: bool,
 }
 
 /// Makes a configuration of a file's properties.
@@ -119,10 +124,16 @@ pub(super) fn interpret(file: &str, properties: &[Property]) -> Result<LoadedCon
         session_timeout_max: None,
         snapshots_kept: 3,
         purge_interval_hours: 0,
+        place: String::new(),
+        quorum_tls: TlsDraft::new("ssl.quorum."),
+        ssl_quorum: false,
+        port_unification: false,
+        reload_quorum_files: false,
     };
     let mut warnings = Vec::new();
     for property in properties {
         let Property { line, key, value } = property;
+        draft.place = format!("{file}:{line}");
         match draft.set(key, value) {
             Ok(true) => {}
             Ok(false) => warnings.extend(warning(file, *line, key)),
@@ -163,7 +174,18 @@ impl Draft {
             || self.set_time(key, value)?
             || self.set_limit(key, value)?
             || self.set_storage(key, value)?
-            || self.set_behaviour(key, value)?)
+            || self.set_behaviour(key, value)?
+            || self.set_tls(key, value)?)
+    }
+
+    fn set_tls(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "sslQuorum" => self.ssl_quorum = boolean(value)?,
+            "portUnification" => self.port_unification = boolean(value)?,
+            "sslQuorumReloadCertFiles" => self.reload_quorum_files = boolean(value)?,
+            _ => return self.quorum_tls.set(key, value, &self.place),
+        }
+        Ok(true)
     }
 
     fn set_place(&mut self, key: &str, value: &str) -> Result<bool, String> {
@@ -283,7 +305,20 @@ impl Draft {
 
     fn finish(self, file: &str) -> Result<ServerConfig, ConfigError> {
         let mut config = self.config;
-        let missing = |key, hint| ConfigError::Missing { file: file.to_string(), key, hint };
+        let missing = |key: &str, hint: &str| ConfigError::Missing {
+            file: file.to_string(),
+            key: key.to_string(),
+            hint: hint.to_string(),
+        };
+        if self.ssl_quorum || self.port_unification {
+            let files = self.quorum_tls.finish(self.reload_quorum_files);
+            let files = files.map_err(|(key, hint)| missing(&key, &hint))?;
+            config.quorum_tls = Some(QuorumTlsConfig {
+                files,
+                dials: self.ssl_quorum,
+                takes_plain: self.port_unification,
+            });
+        }
         if config.data_dir.as_os_str().is_empty() {
             return Err(missing("dataDir", "add dataDir=DIRECTORY, where the data is kept"));
         }
@@ -344,7 +379,7 @@ fn milliseconds(value: &str, least: u64) -> Result<Duration, String> {
         .map_err(|_| format!("expected a whole number of milliseconds from {least} to {most}"))
 }
 
-fn boolean(value: &str) -> Result<bool, String> {
+pub(super) fn boolean(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "yes" => Ok(true),
         "false" | "no" => Ok(false),

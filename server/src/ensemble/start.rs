@@ -27,6 +27,7 @@ use crate::server::backend::Workers;
 use crate::server::{Disks, StartError, Surroundings, recovery};
 use crate::service::{Database, Service};
 use crate::session_id::PasswordKey;
+use crate::tls::QuorumTls;
 use crate::tree::DataTree;
 use crate::txn::{Txn, TxnBody, TxnOrigin};
 use crate::zab::{Ensemble, Identity, Recovered, ServerId, Settings, Zab};
@@ -128,10 +129,11 @@ pub(crate) async fn start(
     service: &Arc<Service>,
     recovered: MemberRecovered,
     surroundings: &Surroundings,
+    tls: Option<Arc<QuorumTls>>,
     ended: impl FnOnce(CoreResult) + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
     let own = own_member(&service.config)?;
-    let (links, port) = open_ports(service, own, recovered.ensemble_id()).await?;
+    let (links, port) = open_ports(service, own, recovered.ensemble_id(), tls).await?;
     let (port, runtime) = (Arc::new(port), Handle::current());
     let outside = Arc::new(SystemOutside { links, port, runtime });
     let mut driver = assemble(service, recovered, surroundings, outside)?;
@@ -219,12 +221,14 @@ async fn open_ports(
     service: &Arc<Service>,
     own: &Member,
     ensemble_id: Option<EnsembleId>,
+    tls: Option<Arc<QuorumTls>>,
 ) -> Result<(LinkSet, QuorumPort), StartError> {
     let options = |plane, waiting_bytes_max| LinkOptions {
         own_id: ServerId(u32::from(own.server_id.0)),
         plane,
         waiting_bytes_max,
         frame_length_max: FRAME_LENGTH_MAX,
+        tls: tls.clone(),
     };
     let (host, quorum, election) = own.addresses.first().cloned().unwrap_or_default();
     let listening = |address: SocketAddr| {

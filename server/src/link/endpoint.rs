@@ -1,27 +1,48 @@
 //! One port of a replica, as its peers meet it: the loop that takes connections, and the agreement on
-//! one, dialled or taken, within a time limit. What does not live here: what an agreed connection is
-//! used for (`LinkSet`, `QuorumPort`).
+//! one, dialled or taken, with or without TLS, within a time limit. What does not live here: what an
+//! agreed connection is used for (`LinkSet`, `QuorumPort`).
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_rustls::TlsStream;
 
 use super::LinkOptions;
-use super::handshake::{self, EnsembleId, HandshakeError, Hello, ServerId};
+use super::complaints::Complaints;
+use super::handshake::{self, EnsembleId, HandshakeError, Hello, ServerId, Speech};
+use crate::tls::QuorumTls;
 
 /// How long a connection and its handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a connection that could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// How long, and for how many bytes, a refused connection stays open: closing it with unread bytes
+/// would take the reason away from the other side.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: u64 = 64 << 10;
+
+/// An agreed connection.
+pub(super) enum PeerStream {
+    /// As it is.
+    Plain(TcpStream),
+    /// Encrypted, both sides authenticated.
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 /// What this replica says of itself on one of its ports.
 pub(super) struct Endpoint {
     pub(super) options: LinkOptions,
     ensemble_id: Mutex<Option<EnsembleId>>,
+    complaints: Mutex<Complaints>,
+    started: Instant,
 }
 
 /// Who uses the connections of an [`Endpoint`].
@@ -34,13 +55,26 @@ pub(super) trait Host: Send + Sync + 'static {
     fn run_accepted(
         self: Arc<Self>,
         peer: ServerId,
-        stream: TcpStream,
+        stream: PeerStream,
     ) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a peer was not reached at any of its addresses.
+pub(super) struct DialError {
+    /// Each address with what is wrong.
+    pub(super) reason: String,
+    /// Whether somebody is there and there was no agreement, so that trying again does not help.
+    pub(super) is_refusal: bool,
 }
 
 impl Endpoint {
     pub(super) fn new(options: LinkOptions, ensemble_id: Option<EnsembleId>) -> Endpoint {
-        Endpoint { options, ensemble_id: Mutex::new(ensemble_id) }
+        Endpoint {
+            options,
+            ensemble_id: Mutex::new(ensemble_id),
+            complaints: Mutex::default(),
+            started: Instant::now(),
+        }
     }
 
     /// From now on only replicas of this ensemble are let in.
@@ -56,30 +90,128 @@ impl Endpoint {
         }
     }
 
-    /// Tries every address of a peer once; the error names each with what is wrong.
+    /// Logs a refusal, the same one only once in a while.
+    pub(super) fn complain(&self, complaint: &str) {
+        let plane = self.options.plane;
+        match self.complaints.lock().tell(complaint, self.started.elapsed()) {
+            None => {}
+            Some(0) => tracing::warn!(%plane, "{complaint}"),
+            Some(untold) => tracing::warn!(%plane, "{complaint} ({untold} times more meanwhile)"),
+        }
+    }
+
+    /// Tries every address of a peer once.
     pub(super) async fn dial(
         &self,
         peer: ServerId,
         addresses: &[String],
-    ) -> Result<TcpStream, String> {
-        if addresses.is_empty() {
-            return Err(HandshakeError::NoAddress.to_string());
-        }
-        let hello = self.hello();
+    ) -> Result<PeerStream, DialError> {
         let mut reasons = Vec::new();
+        let mut is_refusal = false;
         for address in addresses {
-            let attempt = async {
-                let mut stream = TcpStream::connect(address).await?;
-                handshake::dial(&mut stream, &hello, peer).await?;
-                Ok(stream)
-            };
-            match in_time(attempt).await {
+            match in_time(self.dial_address(peer, address)).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => reasons.push(format!("{address}: {error}")),
+                Err(error) => {
+                    is_refusal |= error.is_refusal();
+                    reasons.push(format!("{address}: {error}"));
+                }
             }
         }
-        Err(reasons.join(", "))
+        if reasons.is_empty() {
+            reasons.push(HandshakeError::NoAddress.to_string());
+        }
+        Err(DialError { reason: reasons.join(", "), is_refusal })
     }
+
+    async fn dial_address(
+        &self,
+        peer: ServerId,
+        address: &str,
+    ) -> Result<PeerStream, HandshakeError> {
+        let hello = self.hello();
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = self.options.tls.as_ref().filter(|tls| tls.dials) else {
+            handshake::dial(&mut stream, &hello, peer).await?;
+            return Ok(PeerStream::Plain(stream));
+        };
+        let connected = tls.ends().connector.connect(server_name(address)?, stream).await;
+        let mut stream = TlsStream::from(connected?);
+        handshake::dial(&mut stream, &hello, peer).await?;
+        Ok(PeerStream::Tls(Box::new(stream)))
+    }
+
+    /// Agrees with whoever has dialled.
+    pub(super) async fn accept(
+        &self,
+        mut stream: TcpStream,
+        known: impl Fn(ServerId) -> bool,
+    ) -> Result<(ServerId, PeerStream), HandshakeError> {
+        stream.set_nodelay(true)?;
+        let hello = self.hello();
+        let tls = self.options.tls.as_ref();
+        let speech = Speech::of(&stream).await?;
+        let agreed = match (speech, tls) {
+            (Speech::Tls, Some(tls)) => {
+                return accept_tls(tls, stream, &hello, known).await;
+            }
+            (Speech::Tls, None) => handshake::refuse(&mut stream, HandshakeError::SpeaksTls).await,
+            (Speech::Plain, Some(tls)) if !tls.takes_plain => {
+                handshake::refuse(&mut stream, HandshakeError::SpeaksNoTls).await
+            }
+            _ => handshake::accept(&mut stream, &hello, known).await,
+        };
+        match agreed {
+            Ok(peer) => Ok((peer, PeerStream::Plain(stream))),
+            Err(error) => {
+                linger(stream).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn accept_tls(
+    tls: &QuorumTls,
+    stream: TcpStream,
+    hello: &Hello,
+    known: impl Fn(ServerId) -> bool,
+) -> Result<(ServerId, PeerStream), HandshakeError> {
+    let mut stream = match tls.ends().acceptor.accept(stream).into_fallible().await {
+        Ok(stream) => TlsStream::from(stream),
+        Err((error, stream)) => {
+            linger(stream).await;
+            return Err(error.into());
+        }
+    };
+    let agreed = handshake::accept(&mut stream, hello, known).await;
+    match agreed {
+        Ok(peer) => Ok((peer, PeerStream::Tls(Box::new(stream)))),
+        Err(error) => {
+            // It is refused all the same when it does not hear of it.
+            let _ = stream.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+/// Lets the other side read why before the connection is closed.
+async fn linger(mut stream: TcpStream) {
+    // It is refused all the same when it does not hear of it.
+    let _ = stream.shutdown().await;
+    let mut sink = tokio::io::sink();
+    let mut rest = (&mut stream).take(LINGER_BYTES_MAX);
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
+}
+
+/// The host of `HOST:PORT`, for which a certificate must be.
+fn server_name(address: &str) -> Result<ServerName<'static>, HandshakeError> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(host.to_string()).map_err(|_| {
+        let reason = format!("'{host}' is no host that a certificate can be for");
+        HandshakeError::Io(io::Error::new(io::ErrorKind::InvalidInput, reason))
+    })
 }
 
 async fn in_time<T>(
@@ -108,13 +240,26 @@ pub(super) async fn accept_peers<H: Host>(listener: TcpListener, host: Weak<H>) 
     }
 }
 
-async fn accept_peer<H: Host>(host: Arc<H>, mut stream: TcpStream, address: SocketAddr) {
-    let hello = host.endpoint().hello();
-    let agreed = handshake::accept(&mut stream, &hello, |peer| host.knows(peer));
-    match in_time(agreed).await {
-        Ok(peer) => host.run_accepted(peer, stream).await,
-        Err(error) => {
-            tracing::warn!(%address, plane = %hello.plane, "peer refused: {error}");
+async fn accept_peer<H: Host>(host: Arc<H>, stream: TcpStream, address: SocketAddr) {
+    let endpoint = host.endpoint();
+    match in_time(endpoint.accept(stream, |peer| host.knows(peer))).await {
+        Ok((peer, stream)) => Arc::clone(&host).run_accepted(peer, stream).await,
+        // The port is another one every time.
+        Err(error) => endpoint.complain(&format!("peer at {} refused: {error}", address.ip())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_must_be_for_the_host_that_is_dialled() {
+        for (address, host) in
+            [("zoo1:2888", "zoo1"), ("10.0.0.1:2888", "10.0.0.1"), ("[::1]:2888", "::1")]
+        {
+            assert_eq!(server_name(address).unwrap().to_str(), host);
         }
+        assert!(server_name("not a host:1").is_err());
     }
 }

@@ -10,6 +10,9 @@ pub const HEADER_LENGTH: usize = 12;
 
 const MARK: u16 = 0x5a4c;
 
+/// The first byte of every frame, whatever its version.
+pub const FIRST_BYTE: u8 = MARK.to_le_bytes()[0];
+
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {

@@ -6,11 +6,12 @@ use std::fmt;
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::frame::{self, FrameError, HEADER_LENGTH, Header};
 use crate::codec::{self, CodecError};
+use crate::tls;
 
 pub use crate::persistence::EnsembleId;
 pub use crate::zab::ServerId;
@@ -68,15 +69,89 @@ pub enum HandshakeError {
     /// The frame is not a handshake.
     #[error("its handshake makes no sense: {0}")]
     Codec(#[from] CodecError),
+    /// The other side speaks TLS to a replica without.
+    #[error("it speaks TLS, this replica does not: set sslQuorum to the same on both sides")]
+    SpeaksTls,
+    /// The other side speaks no TLS to a replica that demands it.
+    #[error(
+        "it speaks no TLS, this replica demands it (sslQuorum): set sslQuorum to the same on both \
+         sides"
+    )]
+    SpeaksNoTls,
+    /// There was no agreement on TLS.
+    #[error("{0}")]
+    Tls(String),
     /// The connection failed.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The other side took too long.
     #[error("its handshake took too long")]
     TimedOut,
     /// There is nowhere to dial.
     #[error("no address is known")]
     NoAddress,
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> HandshakeError {
+        match tls::words::reason(&error) {
+            Some(reason) => HandshakeError::Tls(reason),
+            None => HandshakeError::Io(error),
+        }
+    }
+}
+
+impl HandshakeError {
+    /// Whether somebody was there and there was no agreement.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            HandshakeError::Io(_) | HandshakeError::TimedOut | HandshakeError::NoAddress
+        )
+    }
+}
+
+/// What who has dialled speaks, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// Frames.
+    Plain,
+    /// TLS.
+    Tls,
+    /// Something else.
+    Unknown,
+}
+
+impl Speech {
+    /// Looks without taking anything.
+    pub async fn of(stream: &TcpStream) -> Result<Speech, HandshakeError> {
+        let mut first = [0; 1];
+        if stream.peek(&mut first).await? == 0 {
+            return Err(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(match first[0] {
+            frame::FIRST_BYTE => Speech::Plain,
+            // A TLS record that holds a handshake.
+            0x16 => Speech::Tls,
+            _ => Speech::Unknown,
+        })
+    }
+}
+
+/// Tells who has dialled that it is refused, in the frames of who speaks no TLS: who does is told by
+/// its own side that these are none of TLS.
+pub async fn refuse(
+    stream: &mut TcpStream,
+    error: HandshakeError,
+) -> Result<ServerId, HandshakeError> {
+    let reason = match &error {
+        HandshakeError::SpeaksNoTls => {
+            "it demands TLS (sslQuorum): set sslQuorum to the same on both sides".to_string()
+        }
+        other => other.to_string(),
+    };
+    send(stream, &Answer::Refused(reason)).await?;
+    Err(error)
 }
 
 /// Why `own` cannot have a link with `theirs`; `None` if it can.
@@ -103,16 +178,20 @@ fn objection(own: &Hello, theirs: &Hello) -> Option<String> {
     }
 }
 
-async fn send<T: Serialize>(stream: &mut TcpStream, record: &T) -> Result<(), HandshakeError> {
+async fn send<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    record: &T,
+) -> Result<(), HandshakeError> {
     let mut payload = Vec::new();
     codec::encode_into(record, &mut payload)?;
     let mut bytes = Vec::new();
     frame::put_frame(&mut bytes, &payload);
-    Ok(stream.write_all(&bytes).await?)
+    stream.write_all(&bytes).await?;
+    Ok(stream.flush().await?)
 }
 
 async fn receive<T: for<'de> Deserialize<'de>>(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<T, HandshakeError> {
     let mut header = [0; HEADER_LENGTH];
     stream.read_exact(&mut header).await?;
@@ -125,11 +204,10 @@ async fn receive<T: for<'de> Deserialize<'de>>(
 
 /// The side that dialled: `expected` is whom it meant to reach.
 pub async fn dial(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     own: &Hello,
     expected: ServerId,
 ) -> Result<(), HandshakeError> {
-    stream.set_nodelay(true)?;
     send(stream, own).await?;
     let theirs = match receive(stream).await? {
         Answer::Welcome(theirs) => theirs,
@@ -149,11 +227,10 @@ pub async fn dial(
 
 /// The side that was dialled; `known` says whether an id is in the configuration.
 pub async fn accept(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     own: &Hello,
     known: impl Fn(ServerId) -> bool,
 ) -> Result<ServerId, HandshakeError> {
-    stream.set_nodelay(true)?;
     let theirs: Hello = match receive(stream).await {
         Ok(theirs) => theirs,
         Err(HandshakeError::Frame(error)) => {

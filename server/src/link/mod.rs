@@ -1,10 +1,11 @@
 //! Links between replicas: one TCP connection for each pair of them on each port (quorum, election),
-//! with frames in order, a handshake that refuses strangers, reconnection with back-off, and a bound
-//! on what waits for a slow peer.
+//! with frames in order, TLS if configured, a handshake that refuses strangers, reconnection with
+//! back-off, and a bound on what waits for a slow peer.
 //!
 //! What does not live here: what the messages mean (the Zab state machine). A link that breaks is lost with
 //! everything under way on it; the protocol above starts anew on the next.
 
+mod complaints;
 mod endpoint;
 pub mod frame;
 pub mod handshake;
@@ -18,13 +19,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use endpoint::{Endpoint, Host};
+use endpoint::{Endpoint, Host, PeerStream};
 pub use handshake::{EnsembleId, Plane, ServerId};
 use peer_connection::SendQueue;
+
+use crate::tls::QuorumTls;
 
 /// First pause between attempts to reach a peer; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -71,6 +74,8 @@ pub struct LinkOptions {
     pub waiting_bytes_max: usize,
     /// Greatest length of one frame in bytes.
     pub frame_length_max: usize,
+    /// Keys and trust; without them links are not encrypted, and whoever reaches the port is believed.
+    pub tls: Option<Arc<QuorumTls>>,
 }
 
 /// The links of one replica on one port. Dropping it closes them all.
@@ -224,14 +229,14 @@ impl Host for Shared {
         self.state.lock().peers.contains_key(&peer)
     }
 
-    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: TcpStream) {
+    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {
         self.run_link(peer, stream).await;
     }
 }
 
 impl Shared {
     /// Runs an agreed link until it breaks.
-    async fn run_link(self: &Arc<Shared>, peer_id: ServerId, stream: TcpStream) {
+    async fn run_link(self: &Arc<Shared>, peer_id: ServerId, stream: PeerStream) {
         let queue = Arc::new(SendQueue::new());
         let (number, turn) = {
             let mut state = self.state.lock();
@@ -278,6 +283,7 @@ async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
                 shared.run_link(peer, stream).await;
             }
             Err(error) => {
+                let error = error.reason;
                 // Said once, not at every attempt.
                 if error != last_error {
                     let plane = shared.endpoint.options.plane;

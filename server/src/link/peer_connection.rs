@@ -2,11 +2,10 @@
 //! takes them. What does not live here: making the link.
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
+use super::endpoint::PeerStream;
 use super::frame::{self, HEADER_LENGTH, Header};
 /// Size of the reading buffer in bytes.
 const READ_BUFFER_LENGTH: usize = 64 << 10;
@@ -151,12 +150,30 @@ impl SendQueue {
 
 /// Runs the link until it breaks; returns why. Each frame's payload goes to `take`.
 pub(super) async fn run(
-    stream: TcpStream,
+    stream: PeerStream,
     queue: &SendQueue,
     frame_length_max: usize,
     take: impl Fn(Vec<u8>),
 ) -> String {
-    let (reader, writer) = stream.into_split();
+    match stream {
+        PeerStream::Plain(stream) => {
+            let (reader, writer) = stream.into_split();
+            run_halves(reader, writer, queue, frame_length_max, take).await
+        }
+        PeerStream::Tls(stream) => {
+            let (reader, writer) = tokio::io::split(stream);
+            run_halves(reader, writer, queue, frame_length_max, take).await
+        }
+    }
+}
+
+async fn run_halves(
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    queue: &SendQueue,
+    frame_length_max: usize,
+    take: impl Fn(Vec<u8>),
+) -> String {
     let reason = tokio::select! {
         reason = write_frames(writer, queue) => reason,
         reason = read_frames(reader, frame_length_max, take) => reason,
@@ -165,15 +182,20 @@ pub(super) async fn run(
     reason
 }
 
-async fn write_frames(mut writer: OwnedWriteHalf, queue: &SendQueue) -> String {
+async fn write_frames(mut writer: impl AsyncWrite + Unpin, queue: &SendQueue) -> String {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
         if let Err(reason) = queue.take(&mut bytes).await {
             return reason;
         }
+        let write = async {
+            writer.write_all(&bytes).await?;
+            // TLS gathers.
+            writer.flush().await
+        };
         let written = tokio::select! {
-            written = writer.write_all(&bytes) => written,
+            written = write => written,
             reason = queue.closed() => return reason,
         };
         if let Err(error) = written {
@@ -196,7 +218,7 @@ impl SendQueue {
 }
 
 async fn read_frames(
-    reader: OwnedReadHalf,
+    reader: impl AsyncRead + Unpin,
     frame_length_max: usize,
     take: impl Fn(Vec<u8>),
 ) -> String {
@@ -210,7 +232,7 @@ async fn read_frames(
 }
 
 async fn read_frame(
-    reader: &mut BufReader<OwnedReadHalf>,
+    reader: &mut (impl AsyncRead + Unpin),
     frame_length_max: usize,
 ) -> Result<Vec<u8>, String> {
     let broken = |error: std::io::Error| format!("reading failed: {error}");

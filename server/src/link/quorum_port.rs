@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::LinkOptions;
-use super::endpoint::{self, Endpoint, Host};
+use super::endpoint::{self, Endpoint, Host, PeerStream};
 use super::handshake::{EnsembleId, ServerId};
 use super::peer_connection::{self, SendQueue};
 
@@ -119,7 +119,13 @@ impl QuorumPort {
             let addresses = shared.state.lock().peers.get(&peer).cloned().unwrap_or_default();
             match shared.endpoint.dial(peer, &addresses).await {
                 Ok(stream) => shared.run(peer, stream, true).await,
-                Err(reason) => (shared.sink)(PortEvent::ConnectFailed { peer, reason }),
+                Err(error) => {
+                    let reason = error.reason;
+                    if error.is_refusal {
+                        shared.endpoint.complain(&format!("leader {peer} not reached: {reason}"));
+                    }
+                    (shared.sink)(PortEvent::ConnectFailed { peer, reason });
+                }
             }
         });
     }
@@ -206,14 +212,14 @@ impl Host for Shared {
         self.state.lock().peers.contains_key(&peer)
     }
 
-    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: TcpStream) {
+    async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {
         self.run(peer, stream, false).await;
     }
 }
 
 impl Shared {
     /// Runs an agreed connection until it breaks.
-    async fn run(&self, peer: ServerId, stream: TcpStream, outgoing: bool) {
+    async fn run(&self, peer: ServerId, stream: PeerStream, outgoing: bool) {
         let queue = Arc::new(SendQueue::new());
         let connection = {
             let mut state = self.state.lock();
@@ -257,6 +263,7 @@ mod tests {
             plane: Plane::Quorum,
             waiting_bytes_max,
             frame_length_max: 1 << 20,
+            tls: None,
         };
         let sink: PortSink = Arc::new(move |event| {
             // A test that has ended needs no more events.

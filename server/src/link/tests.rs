@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::handshake::{HandshakeError, Hello};
 use super::*;
+use crate::config::tls::QuorumTlsConfig;
+use crate::tls::tests::{self as certificates, Authority, quorum_tls};
 
 const ENSEMBLE: Option<EnsembleId> = Some(EnsembleId([1; 16]));
 
@@ -16,12 +19,22 @@ struct Replica {
 }
 
 async fn replica(id: u32, ensemble_id: Option<EnsembleId>, waiting_bytes_max: usize) -> Replica {
+    replica_with(id, ensemble_id, waiting_bytes_max, None).await
+}
+
+async fn replica_with(
+    id: u32,
+    ensemble_id: Option<EnsembleId>,
+    waiting_bytes_max: usize,
+    tls: Option<Arc<QuorumTls>>,
+) -> Replica {
     let (sender, events) = unbounded_channel();
     let options = LinkOptions {
         own_id: ServerId(id),
         plane: Plane::Quorum,
         waiting_bytes_max,
         frame_length_max: 1 << 20,
+        tls,
     };
     let sink: LinkSink = Arc::new(move |event| {
         // A test that has ended needs no more events.
@@ -164,4 +177,135 @@ async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
     handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
     one.connected().await;
+}
+
+#[tokio::test]
+async fn links_with_tls_carry_frames_of_any_size_in_both_directions() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("one");
+    let tls = quorum_tls(directory.path(), &authority, &[&authority], false);
+    let mut one = replica_with(1, ENSEMBLE, 4 << 20, Some(Arc::clone(&tls))).await;
+    let mut two = replica_with(2, None, 4 << 20, Some(tls)).await;
+    introduce(&[&one, &two]);
+    one.connected().await;
+    two.connected().await;
+    for length in [0, 1, 16 << 10, 1 << 20] {
+        assert!(one.links.send(ServerId(2), &vec![1; length]));
+        assert!(two.links.send(ServerId(1), &vec![2; length]));
+        let LinkEvent::Message { payload, .. } = two.next().await else { panic!("no message") };
+        assert_eq!(payload, vec![1; length]);
+        let LinkEvent::Message { payload, .. } = one.next().await else { panic!("no message") };
+        assert_eq!(payload, vec![2; length]);
+    }
+    one.links.disconnect(ServerId(2), "test");
+    assert!(matches!(one.next().await, LinkEvent::Lost { .. }));
+    assert!(matches!(two.next().await, LinkEvent::Lost { .. }));
+    one.connected().await;
+}
+
+/// Why replica 2 with `dialler` gets no link to replica 1 with `acceptor`: what each of them says.
+async fn tls_refusal(
+    acceptor: Option<Arc<QuorumTls>>,
+    dialler: Option<Arc<QuorumTls>>,
+) -> (String, String) {
+    let endpoint = |id, tls| {
+        let options = LinkOptions {
+            own_id: ServerId(id),
+            plane: Plane::Quorum,
+            waiting_bytes_max: 1 << 20,
+            frame_length_max: 1 << 20,
+            tls,
+        };
+        Endpoint::new(options, ENSEMBLE)
+    };
+    let (acceptor, dialler) = (endpoint(1, acceptor), endpoint(2, dialler));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = [listener.local_addr().unwrap().to_string()];
+    let accepting = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        acceptor.accept(stream, |_| true).await.err().expect("a refusal").to_string()
+    };
+    let dialling = async {
+        let error = dialler.dial(ServerId(1), &address).await.err().expect("a refusal");
+        assert!(error.is_refusal, "{}", error.reason);
+        error.reason
+    };
+    tokio::join!(accepting, dialling)
+}
+
+#[tokio::test]
+async fn who_cannot_show_a_trusted_certificate_is_refused_and_both_sides_say_why() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let directories = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let [good, foreign, believer, wrong_host] = &directories;
+    let good = || Some(quorum_tls(good.path(), &ours, &[&ours], false));
+    let foreign = || Some(quorum_tls(foreign.path(), &theirs, &[&theirs], false));
+    // Trusts us, and is not trusted.
+    let believer = Some(quorum_tls(believer.path(), &theirs, &[&ours, &theirs], false));
+    let files =
+        certificates::files(wrong_host.path(), &ours.key_store("zoo9.example", |_| {}), &[&ours]);
+    let config = QuorumTlsConfig { files, dials: true, takes_plain: false };
+    let wrong_host = Some(QuorumTls::load(&config).unwrap());
+    let cases = [
+        ("foreign dialler", good(), foreign(), "does not trust the authority", "not signed by"),
+        ("untrusted dialler", good(), believer, "not signed by", "does not trust the authority"),
+        ("plain dialler", good(), None, "speaks no TLS", "demands TLS"),
+        ("plain acceptor", None, good(), "speaks TLS", "does not speak TLS"),
+        ("another host", wrong_host, good(), "does not accept", "for zoo9.example, not for 127"),
+    ];
+    for (case, acceptor, dialler, here, there) in cases {
+        let (said_here, said_there) = tls_refusal(acceptor, dialler).await;
+        assert!(said_here.contains(here), "{case}, acceptor: {said_here}");
+        assert!(said_there.contains(there), "{case}, dialler: {said_there}");
+    }
+}
+
+#[tokio::test]
+async fn an_ensemble_goes_over_to_tls_with_unified_ports() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("one");
+    let key_store = authority.key_store("127.0.0.1", |_| {});
+    let files = certificates::files(directory.path(), &key_store, &[&authority]);
+    let tls = |dials| {
+        let files = files.clone();
+        let config = QuorumTlsConfig { files, dials, takes_plain: true };
+        Some(QuorumTls::load(&config).unwrap())
+    };
+    for dials in [false, true] {
+        let mut one = replica_with(1, ENSEMBLE, 1 << 20, tls(true)).await;
+        let mut two = replica_with(2, ENSEMBLE, 1 << 20, tls(dials)).await;
+        introduce(&[&one, &two]);
+        one.connected().await;
+        two.connected().await;
+    }
+}
+
+#[tokio::test]
+async fn new_certificates_count_for_the_next_connection_and_useless_ones_are_left() {
+    let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let tls = quorum_tls(directories[0].path(), &old, &[&old], true);
+    let peer = quorum_tls(directories[1].path(), &new, &[&new], false);
+    let (here, _) = tls_refusal(Some(Arc::clone(&tls)), Some(Arc::clone(&peer))).await;
+    assert!(here.contains("does not trust"), "{here}");
+    // Of no use: the old ones go on.
+    let before = Arc::as_ptr(&tls.ends());
+    std::fs::write(directories[0].path().join("keyStore"), "rubbish").unwrap();
+    assert!(tls.reload().is_err());
+    assert_eq!(before, Arc::as_ptr(&tls.ends()));
+    // The files of somebody whom the new authority has signed.
+    quorum_tls(directories[2].path(), &new, &[&new], false);
+    for name in ["trustStore", "keyStore"] {
+        std::fs::copy(directories[2].path().join(name), directories[0].path().join(name)).unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while before == Arc::as_ptr(&tls.ends()) {
+        assert!(tokio::time::Instant::now() < deadline, "not read again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut one = replica_with(1, ENSEMBLE, 1 << 20, Some(tls)).await;
+    let mut two = replica_with(2, ENSEMBLE, 1 << 20, Some(peer)).await;
+    introduce(&[&one, &two]);
+    one.connected().await;
+    two.connected().await;
 }
