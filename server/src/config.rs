@@ -79,6 +79,8 @@ pub struct ServerConfig {
     pub enforce_quota: bool,
     /// Whether the ensemble may be changed at run time (`reconfigEnabled`).
     pub reconfig_enabled: bool,
+    /// Whether reads are served while there is no quorum (`readonlymode.enabled`).
+    pub read_only_mode: bool,
     /// The superuser's digest identity, `user:base64(sha1(user:password))`
     /// (`DigestAuthenticationProvider.superDigest`).
     pub super_digest: Option<String>,
@@ -228,6 +230,7 @@ impl ServerConfig {
             extended_types: false,
             enforce_quota: false,
             reconfig_enabled: false,
+            read_only_mode: false,
             super_digest: None,
             quorum_tls: None,
             container_check_interval: Duration::from_secs(60),

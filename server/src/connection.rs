@@ -133,6 +133,8 @@ pub struct Outbox {
     pub session_id: SessionId,
     /// The session's timeout in milliseconds.
     pub timeout_ms: u64,
+    /// Whether it is a session of this replica alone, for reads while there is no quorum.
+    pub read_only: bool,
     /// What it has proved.
     pub identities: Identities,
     /// Whether the client is too far behind to be kept.
@@ -173,6 +175,7 @@ impl Connection {
                 phase: Phase::Connecting,
                 session_id: SessionId(0),
                 timeout_ms: 0,
+                read_only: false,
                 identities: Arc::new([]),
                 overflowed: false,
                 stats: ConnectionStats::default(),

@@ -32,12 +32,13 @@ pub async fn answer(word: &str, service: &Service, asking: &Connection) -> Strin
     if !service.config.four_letter_words.allows(word) {
         return format!("{word} is not executed because it is not in the whitelist.\n");
     }
-    let serving = service.status.lock().serving;
+    let status = *service.status.lock();
     match word {
         "ruok" => "imok".into(),
-        "isro" => if serving { "rw" } else { "null" }.into(),
+        "isro" if status.read_only => "ro".into(),
+        "isro" => if status.serving { "rw" } else { "null" }.into(),
         "srvr" | "stat" | "cons" | "crst" | "srst" | "mntr" | "dump" | "wchs" | "wchp" | "wchc"
-            if !serving =>
+            if !status.serves_anybody() =>
         {
             NOT_SERVING.into()
         }
@@ -71,6 +72,10 @@ macro_rules! line {
 fn server_state(service: &Service, with_clients: Option<&Connection>) -> String {
     let mut out = String::new();
     line!(out, "Zookeeper version: {}", version());
+    let status = *service.status.lock();
+    if status.read_only {
+        line!(out, "READ-ONLY mode; serving only read-only clients");
+    }
     if let Some(asking) = with_clients {
         line!(out, "Clients:");
         for connection in &service.connections.all() {
@@ -90,7 +95,7 @@ fn server_state(service: &Service, with_clients: Option<&Connection>) -> String 
     line!(out, "Connections: {}", service.connections.len());
     line!(out, "Outstanding: {}", service.metrics.outstanding());
     line!(out, "Zxid: {zxid}");
-    line!(out, "Mode: {}", service.status.lock().role.name());
+    line!(out, "Mode: {}", status.name());
     line!(out, "Node count: {node_count}");
     out
 }
@@ -180,7 +185,7 @@ fn monitor(service: &Service) -> String {
     let latency = service.metrics.latency();
     line!(out, "zk_version\t{}", version());
     let status = *service.status.lock();
-    line!(out, "zk_server_state\t{}", status.role.name());
+    line!(out, "zk_server_state\t{}", status.name());
     line!(out, "zk_avg_latency\t{:.4}", latency.average_ms);
     line!(out, "zk_max_latency\t{}", latency.max_ms);
     line!(out, "zk_min_latency\t{}", latency.min_ms);
@@ -197,13 +202,19 @@ fn monitor(service: &Service) -> String {
         line!(out, "zk_approximate_data_size\t{}", tree.approximate_data_size());
         line!(out, "zk_global_sessions\t{}", tree.session_count());
     }
-    line!(out, "zk_local_sessions\t0");
+    line!(out, "zk_local_sessions\t{}", local_sessions(service));
     let (open, most) = file_descriptors();
     line!(out, "zk_open_file_descriptor_count\t{open}");
     line!(out, "zk_max_file_descriptor_count\t{most}");
     line!(out, "zk_uptime\t{}", service.clock.monotonic_ms() - service.started_ms);
     monitor_ensemble(service, &status, &mut out);
     out
+}
+
+/// Clients with a session of this replica alone.
+fn local_sessions(service: &Service) -> usize {
+    let connections = service.connections.all();
+    connections.iter().filter(|connection| connection.outbox().read_only).count()
 }
 
 /// What only a member of an ensemble has to say.

@@ -28,15 +28,22 @@ pub fn watcher(connection: &Connection) -> WatcherId {
     WatcherId(connection.id.0)
 }
 
-/// Whether an opcode is answered by the core, because it writes or waits for writes.
-pub fn needs_core(op_code: i32) -> Option<OpCode> {
+/// Whether an opcode is answered by the core, because it writes or waits for writes. Without a quorum
+/// there is nothing to write or to wait for, only sessions end.
+pub fn needs_core(op_code: i32, read_only: bool) -> Option<OpCode> {
     use OpCode::*;
     let op_code = OpCode::from_code(op_code)?;
     match op_code {
+        _ if read_only && op_code != CloseSession => None,
         Create | Create2 | CreateContainer | CreateTtl | Delete | SetData | SetAcl | Multi
         | Reconfig | Sync | CloseSession => Some(op_code),
         _ => None,
     }
+}
+
+/// Whether a replica without a quorum refuses it: it needs others.
+fn needs_quorum(op_code: OpCode) -> bool {
+    op_code == OpCode::Check || needs_core(op_code as i32, false).is_some()
 }
 
 /// Whether answering a request may look at or set watches. `true` for some that do not.
@@ -102,6 +109,10 @@ pub fn answer(
     }
     let zxid = tree.last_applied();
     let op_code = OpCode::from_code(request.op_code);
+    if outbox.read_only && op_code.is_some_and(needs_quorum) {
+        outbox.put_reply(request.xid, zxid, |_| Err(ErrorCode::NotReadOnly));
+        return;
+    }
     // What a client may never ask for: `check` alone (ZOOKEEPER-2623), and what replicas do among
     // themselves.
     let refused = matches!(

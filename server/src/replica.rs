@@ -14,6 +14,7 @@ mod delivery;
 mod forwarded_request;
 mod member;
 mod outstanding;
+mod read_only;
 mod requests;
 mod sessions;
 pub mod snapshot_task;
@@ -266,6 +267,9 @@ impl Replica {
         self.now = now;
         match event {
             Event::Connect { connection, request } => self.connect(connection, &request, effects),
+            Event::Requests { connection, writes } if self.is_read_only() => {
+                self.read_only_requests(&connection, &writes, effects);
+            }
             Event::Requests { connection, writes } if self.member.is_some() => {
                 self.member_requests(&connection, writes, effects);
                 self.let_go(effects);
@@ -299,6 +303,8 @@ impl Replica {
         self.now = now;
         if self.makes_transactions() {
             self.expire_sessions(effects);
+        } else if self.is_read_only() {
+            self.expire_local_sessions(effects);
         }
         if self.makes_transactions() && now.monotonic_ms >= self.next_container_check_ms {
             let interval = self.config.container_check_interval.as_millis() as u64;
@@ -314,10 +320,13 @@ impl Replica {
 
     /// When [`tick`](Self::tick) next has something to do, milliseconds of the monotonic clock.
     pub fn next_due_ms(&self) -> u64 {
+        let session = self.sessions.next_due_ms().unwrap_or(u64::MAX);
+        if self.is_read_only() {
+            return session;
+        }
         if !self.makes_transactions() {
             return u64::MAX;
         }
-        let session = self.sessions.next_due_ms().unwrap_or(u64::MAX);
         session.min(self.next_container_check_ms)
     }
 

@@ -54,6 +54,27 @@ impl PasswordKey {
         self.mac(session_id).verify_truncated_left(password).is_ok()
     }
 
+    /// The password of a session that only the replica that made it knows, while there is no quorum.
+    /// It is no session's of the ensemble, so that nobody can take one for the other.
+    pub fn local_password(&self, session_id: SessionId) -> Bytes {
+        let mac = self.local_mac(session_id);
+        Bytes::copy_from_slice(&mac.finalize().into_bytes()[..PASSWORD_LENGTH])
+    }
+
+    /// Whether a password is that of a session that one replica made alone.
+    pub fn verify_local(&self, session_id: SessionId, password: Option<&[u8]>) -> bool {
+        let Some(password) = password.filter(|password| password.len() == PASSWORD_LENGTH) else {
+            return false;
+        };
+        self.local_mac(session_id).verify_truncated_left(password).is_ok()
+    }
+
+    fn local_mac(&self, session_id: SessionId) -> Hmac<Sha256> {
+        let mut mac = self.mac(session_id);
+        mac.update(b"read-only");
+        mac
+    }
+
     fn mac(&self, session_id: SessionId) -> Hmac<Sha256> {
         // HMAC takes a key of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).unwrap();

@@ -41,6 +41,8 @@ pub struct ReplicaStatus {
     pub role: ReplicaRole,
     /// Whether it serves clients.
     pub serving: bool,
+    /// Whether it serves reads alone, since there is no quorum.
+    pub read_only: bool,
     /// Who leads, as far as it knows.
     pub leader: Option<ServerId>,
     /// currentEpoch.
@@ -56,6 +58,16 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
+    /// ZooKeeper's word for what it is.
+    pub fn name(&self) -> &'static str {
+        if self.read_only { "read-only" } else { self.role.name() }
+    }
+
+    /// Whether any client is served.
+    pub fn serves_anybody(&self) -> bool {
+        self.serving || self.read_only
+    }
+
     /// A replica that stands alone.
     pub fn standalone() -> ReplicaStatus {
         ReplicaStatus { serving: true, ..ReplicaStatus::default() }

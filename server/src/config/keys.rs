@@ -84,7 +84,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "zookeeper_*",
     "enableEagerACLCheck",
     "closeSessionTxn.enabled",
-    "readonlymode.enabled",
     "db.autocreate",
     "initialize*",
     "znode.container.*",
@@ -292,6 +291,7 @@ impl Draft {
             "enforceQuota" => self.config.enforce_quota = boolean(value)?,
             "standaloneEnabled" => self.config.standalone_enabled = boolean(value)?,
             "reconfigEnabled" => self.config.reconfig_enabled = boolean(value)?,
+            "readonlymode.enabled" => self.config.read_only_mode = boolean(value)?,
             "superDigest" | "DigestAuthenticationProvider.superDigest" => {
                 if !value.contains(':') {
                     return Err("expected USER:BASE64(SHA1(USER:PASSWORD))".into());
@@ -327,6 +327,13 @@ impl Draft {
             Some(port) => config.client_address = SocketAddr::new(self.client_ip, port),
             None if in_members => {}
             None => return Err(missing("clientPort", "add clientPort=2181")),
+        }
+        // Clients of a read-only replica look for a better one with it.
+        if config.read_only_mode
+            && let FourLetterWords::Listed(words) = &mut config.four_letter_words
+            && !words.iter().any(|word| word == "isro")
+        {
+            words.push("isro".into());
         }
         config.session_timeout_min = self.session_timeout_min.unwrap_or(config.tick * 2);
         config.session_timeout_max = self.session_timeout_max.unwrap_or(config.tick * 20);
@@ -427,6 +434,13 @@ mod tests {
         let interval = Duration::from_secs(86_400);
         assert_eq!(config.purge, Some(PurgePolicy { snapshots_kept: 3, interval }));
         assert_eq!(config.super_digest.as_deref(), Some("super:x="));
+    }
+
+    #[test]
+    fn read_only_mode_lets_clients_ask_for_it() {
+        let config = load("readonlymode.enabled=true\n").unwrap().config;
+        assert!(config.read_only_mode && config.four_letter_words.allows("isro"));
+        assert!(!load("").unwrap().config.four_letter_words.allows("isro"));
     }
 
     #[test]

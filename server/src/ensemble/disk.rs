@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tracing::info;
+use parking_lot::Mutex;
+use tracing::{debug, info};
 use znodefs::{Epoch, Zxid};
 
 use super::MemberEvent;
 use super::message::SharedIdentity;
-use crate::persistence::{LogEvent, Storage, StorageError, StorageParts};
+use crate::persistence::{CommittedFile, LogEvent, Storage, StorageError, StorageParts};
 use crate::replica::Event;
 use crate::server::backend::{LogReporter, StorageBackend, Workers};
 use crate::server::{Disks, StartError, backend, recovery};
@@ -64,6 +65,7 @@ pub(super) struct MemberDisk {
     unjoined: Option<Storage>,
     joined: Option<StorageBackend>,
     identity: Option<SharedIdentity>,
+    committed: Option<Arc<Mutex<CommittedFile>>>,
     pending: VecDeque<(Ticket, Work)>,
 }
 
@@ -83,6 +85,7 @@ impl MemberDisk {
             unjoined: None,
             joined: None,
             identity: None,
+            committed: None,
             pending: VecDeque::new(),
         };
         match storage.identity() {
@@ -129,6 +132,8 @@ impl MemberDisk {
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {
+        let committed = CommittedFile::new(Arc::clone(&self.disks.data), parts.identity.ensemble_id);
+        self.committed = Some(Arc::new(Mutex::new(committed)));
         // Dropped tasks go on; this one ends with the runtime.
         drop(backend::purge_periodically(&self.service, &parts.snapshots, &parts.reader));
         let reporter = LogReporter::for_member(Arc::clone(&self.service));
@@ -174,6 +179,19 @@ impl MemberDisk {
             Ok(())
         }));
         self.pending.push_back((ticket, Work::Epoch));
+    }
+
+    /// Writes down that everything up to `zxid` is committed; it is no loss if that fails.
+    pub fn note_committed(&self, zxid: Zxid) {
+        let (Some(backend), Some(committed)) = (&self.joined, &self.committed) else { return };
+        let committed = Arc::clone(committed);
+        // On the log's thread: a disk may let a write wait.
+        backend.log().barrier(Box::new(move || {
+            if let Err(error) = committed.lock().write(zxid) {
+                debug!("how far the log is committed is not written down: {error}");
+            }
+            Ok(())
+        }));
     }
 
     /// An epoch is durable: the newest ticket that is done.

@@ -11,6 +11,7 @@ use super::MemberEvent;
 use super::disk::MemberDisk;
 use super::message::{self, Message, ReceivedMessage, SharedIdentity};
 use super::outside::Outside;
+use super::read_only::ReadOnlyMode;
 use super::snapshot_transfer::{ArrivedSnapshot, ArrivingSnapshot};
 use crate::codec;
 use crate::config::ensemble::ServerId;
@@ -50,6 +51,7 @@ pub struct Driver {
     pub(super) connections: HashMap<u64, QuorumConnection>,
     pub(super) arriving: Option<ArrivingSnapshot>,
     pub(super) arrived: Option<ArrivedSnapshot>,
+    pub(super) read_only: ReadOnlyMode,
     /// What the replica wants done.
     pub(super) effects: Effects,
     pub(super) now: Now,
@@ -67,6 +69,7 @@ pub(super) struct DriverParts {
     pub zab: Zab,
     pub disk: MemberDisk,
     pub outside: Arc<dyn Outside>,
+    pub read_only: ReadOnlyMode,
 }
 
 impl Driver {
@@ -81,6 +84,7 @@ impl Driver {
             connections: HashMap::new(),
             arriving: None,
             arrived: None,
+            read_only: parts.read_only,
             effects: Effects::default(),
             now: Now::default(),
             retired: false,
@@ -146,6 +150,7 @@ impl Driver {
         self.replica.tick(self.now, &mut self.effects);
         self.retired |= self.stop_by_ms.is_some_and(|by| by <= self.now.monotonic_ms);
         self.carry_out()?;
+        self.look_at_read_only_mode();
         self.publish_status();
         Ok(())
     }
@@ -159,7 +164,9 @@ impl Driver {
     /// monotonic clock.
     pub fn next_due_ms(&self) -> u64 {
         let stop = self.stop_by_ms.unwrap_or(u64::MAX);
-        self.replica.next_due_ms().min(self.zab.deadline().unwrap_or(u64::MAX)).min(stop)
+        let read_only = self.read_only.next_due_ms(self.zab.delivered());
+        let zab = self.zab.deadline().unwrap_or(u64::MAX);
+        self.replica.next_due_ms().min(zab).min(read_only).min(stop)
     }
 
     /// Lets the last messages leave, then closes the log.
@@ -169,8 +176,41 @@ impl Driver {
             std::thread::sleep(pause);
             left = left.saturating_sub(pause);
         }
+        self.read_only.note_now();
+        self.note_committed();
         if let Some(backend) = self.disk.backend() {
             backend.close();
+        }
+    }
+
+    /// Begins to serve reads without a quorum when it is time for that.
+    fn look_at_read_only_mode(&mut self) {
+        if self.read_only.begins(self.zab.role(), self.now.monotonic_ms) {
+            warn!("there is no quorum: clients that ask for it are served reads only");
+            self.replica.start_serving_read_only();
+        }
+        self.note_committed();
+    }
+
+    fn note_committed(&mut self) {
+        if let Some(zxid) = self.read_only.note(self.zab.delivered(), self.now.monotonic_ms) {
+            self.disk.note_committed(zxid);
+        }
+    }
+
+    /// Ends read-only service, since the tree is about to change: its clients come again.
+    pub fn end_read_only_service(&mut self) {
+        if self.read_only.ends() {
+            info!("there is a quorum again: read-only service ends");
+            self.stop_serving();
+        }
+    }
+
+    /// Nobody is served anymore.
+    pub fn stop_serving(&mut self) {
+        self.replica.stop_serving(&mut self.effects);
+        for connection in self.service.connections.all() {
+            connection.close();
         }
     }
 
@@ -182,6 +222,9 @@ impl Driver {
                 self.step(zab::Event::Shutdown)
             }
             other => {
+                if let Event::SnapshotDone(Ok(_)) = &other {
+                    self.read_only.note_now();
+                }
                 self.replica.handle(other, self.now, &mut self.effects);
                 Ok(())
             }
@@ -425,6 +468,7 @@ impl Driver {
         let status = ReplicaStatus {
             role,
             serving: self.zab.is_serving(),
+            read_only: self.read_only.serves(),
             leader: leader.map(ServerId),
             epoch: self.zab.current_epoch(),
             voters: self.zab.quorum().voters().len(),

@@ -96,6 +96,7 @@ impl Driver {
                 Ok(())
             }
             Effect::Deliver(entries) => {
+                self.end_read_only_service();
                 self.replica.deliver_entries(&entries, &mut self.effects);
                 Ok(())
             }
@@ -107,19 +108,22 @@ impl Driver {
     fn execute_on_service(&mut self, effect: Effect) -> CoreResult {
         let effects = &mut self.effects;
         match effect {
-            Effect::ChangeRole { role, reason } => info!("{}: {reason}", describe(role)),
+            Effect::ChangeRole { role, reason } => {
+                info!("{}: {reason}", describe(role));
+                self.read_only.role_changed(role, self.now.monotonic_ms);
+            }
             Effect::StartServing { leader, epoch } => {
                 let leads = leader.0 == u32::from(self.service.config.server_id.0);
                 info!("clients are served; replica {leader} leads in epoch {epoch}");
+                self.end_read_only_service();
                 self.replica.set_now(self.now);
                 self.replica.start_serving(leads, epoch);
+                self.read_only.service_begins();
             }
             Effect::StopServing => {
                 warn!("clients are served no longer: their connections are closed");
-                self.replica.stop_serving(effects);
-                for connection in self.service.connections.all() {
-                    connection.close();
-                }
+                self.stop_serving();
+                self.read_only.note_now();
             }
             Effect::Request { from, payload } => self.replica.forwarded(from, &payload, effects),
             Effect::SessionsTouched { touched, .. } => self.replica.sessions_touched(&touched),
@@ -184,6 +188,8 @@ impl Driver {
         let installed = arrived.install();
         let (info, tree) = installed
             .map_err(|error| format!("the leader's snapshot cannot be installed: {error}"))?;
+        self.end_read_only_service();
+        self.read_only.tree_replaced();
         let database = &self.service.database;
         let old = {
             let mut current = database.tree.write();
@@ -222,6 +228,7 @@ impl Driver {
     }
 
     fn deliver_from_log(&mut self, after: Zxid, through: Zxid) -> CoreResult {
+        self.end_read_only_service();
         let Some(backend) = self.disk.backend() else { return Ok(()) };
         let failed = |error| format!("the log cannot be read: {error}");
         let mut cursor = backend.reader().read_after(after).map_err(failed)?;

@@ -11,6 +11,7 @@ mod effects;
 pub mod log_read;
 mod message;
 pub mod outside;
+mod read_only;
 pub mod snapshot_transfer;
 mod start;
 

@@ -16,11 +16,13 @@ use super::disk::{DiskError, MemberDisk};
 use super::driver::{Driver, DriverParts};
 use super::message::FRAME_LENGTH_MAX;
 use super::outside::{Outside, SystemOutside};
+use super::read_only::ReadOnlyMode;
+use crate::codec;
 use crate::config::ServerConfig;
 use crate::config::ensemble::{Member, MemberRole};
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
-use crate::persistence::{EnsembleId, Storage, StorageOptions};
+use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageOptions};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
 use crate::server::backend::Workers;
@@ -45,6 +47,8 @@ pub struct MemberRecovered {
     key: Option<PasswordKey>,
     zab: Recovered,
     disks: Disks,
+    /// Whether the database is as of one transaction.
+    tree_is_whole: bool,
 }
 
 impl MemberRecovered {
@@ -78,6 +82,10 @@ pub fn recover(
         Some(restored) => restored,
         None => (Zxid::ZERO, DataTree::new(hash_seed)),
     };
+    let (delivered, tree_is_whole) = match config.read_only_mode {
+        true => apply_committed(&storage, &disks, delivered, &mut tree)?,
+        false => (delivered, false),
+    };
     show_membership(config, &mut tree);
     let (mut key, mut epochs) = (None, (Epoch(0), Epoch(0)));
     if let Some(identity) = storage.identity() {
@@ -101,7 +109,26 @@ pub fn recover(
         initialize: config.initialize,
     };
     let database = Arc::new(Database::new(tree, surroundings.random_number()?));
-    Ok(MemberRecovered { database, storage, key, zab, disks })
+    Ok(MemberRecovered { database, storage, key, zab, disks, tree_is_whole })
+}
+
+/// Applies what of the log was known to be committed. Returns how far the tree is then, and whether
+/// it is as of one transaction: a snapshot may show some of what came after it.
+fn apply_committed(
+    storage: &Storage,
+    disks: &Disks,
+    restored: Zxid,
+    tree: &mut DataTree,
+) -> Result<(Zxid, bool), StartError> {
+    let Some(identity) = storage.identity() else { return Ok((restored, false)) };
+    let committed = CommittedFile::read(&*disks.data, identity.ensemble_id);
+    let delivered = storage.replay_between(restored, committed, |_, payload| {
+        let txn: Txn = codec::decode(payload)?;
+        tree.apply(&txn, &mut |_| {});
+        Ok(())
+    })?;
+    let shown = storage.newest_shown(restored)?;
+    Ok((delivered, committed > Zxid::ZERO && committed >= shown))
 }
 
 /// `/zookeeper/config` shows the configured members for as long as no reconfiguration was made.
@@ -153,7 +180,7 @@ pub fn assemble(
     outside: Arc<dyn Outside>,
 ) -> Result<Driver, StartError> {
     let config = &service.config;
-    let MemberRecovered { database, storage, key, zab, disks } = recovered;
+    let MemberRecovered { database, storage, key, zab, disks, tree_is_whole } = recovered;
     let clock = &surroundings.clock;
     let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
     let parts = ReplicaParts {
@@ -181,6 +208,7 @@ pub fn assemble(
         zab: Zab::new(identity, settings(config), &zab),
         disk: disk.map_err(start_error)?,
         outside,
+        read_only: ReadOnlyMode::new(config.read_only_mode, settings(config).tick_ms, tree_is_whole),
     };
     Ok(Driver::new(driver_parts))
 }

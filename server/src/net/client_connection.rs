@@ -14,7 +14,7 @@ use znodefs::wire::{ConnectRequest, RequestHeader, WireError, take_frame};
 use crate::connection::{
     Connection, Identities, OUTBOX_HARD_LIMIT, Outbox, Pending, Phase, RawRequest,
 };
-use crate::local_request::{self, may_touch_watches};
+use crate::local_request::{self, may_touch_watches, needs_core};
 use crate::mutation::{Mutation, mutated};
 use crate::replica::{Event, WriteRequest};
 use crate::service::Service;
@@ -224,7 +224,8 @@ impl ClientConnection {
                     let config = &service.config;
                     self.identities =
                         local_request::authenticate(config, &connection, &request, &mut outbox);
-                } else if let Some(op_code) = local_request::needs_core(request.op_code) {
+                } else if let Some(op_code) = needs_core(request.op_code, outbox.read_only)
+                {
                     outbox.push_pending(Pending::Core {
                         xid: request.xid,
                         op_code: request.op_code,

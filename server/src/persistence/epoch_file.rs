@@ -113,11 +113,12 @@ impl EpochFiles {
         Ok(())
     }
 
-    /// An error unless accepted >= current >= epoch of the newest transaction (Zab: what a start
-    /// checks). For replicas of an ensemble; a standalone one has no epoch files.
+    /// An error unless the highest epoch promised is also the highest of all: what a start checks. The
+    /// newest transaction may be of a later epoch than currentEpoch, after a crash between the
+    /// history of a leader and the adoption of its epoch. For members of an ensemble.
     pub fn check(&self, last: Zxid) -> Result<(), EpochError> {
         let (accepted, current) = (self.accepted, self.current);
-        if accepted >= current && current >= last.epoch() {
+        if accepted >= current && accepted >= last.epoch() {
             return Ok(());
         }
         Err(EpochError::Inconsistent { accepted, current, last })

@@ -49,6 +49,8 @@ pub enum FileKind {
     Identity,
     /// An epoch.
     Epoch,
+    /// How far the log is known to be committed.
+    Committed,
 }
 
 impl FileKind {
@@ -58,6 +60,7 @@ impl FileKind {
             FileKind::Snapshot => b"ZNODSNAP",
             FileKind::Identity => b"ZNODEIDN",
             FileKind::Epoch => b"ZNODEEPO",
+            FileKind::Committed => b"ZNODECOM",
         }
     }
 }

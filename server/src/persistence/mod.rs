@@ -4,6 +4,7 @@
 //! [`Storage`] opens everything at a start; [`LogThread`]
 //! makes transactions durable afterwards.
 
+pub mod committed_file;
 pub mod disk;
 pub mod epoch_file;
 pub mod file_disk;
@@ -22,6 +23,7 @@ pub mod snapshot_files;
 pub mod storage;
 pub mod txn_log;
 
+pub use committed_file::CommittedFile;
 pub use disk::{Disk, DiskError, DiskFile};
 pub use epoch_file::{EpochError, EpochFiles, ReplicaIdentity};
 pub use file_disk::FileDisk;

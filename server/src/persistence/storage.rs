@@ -295,6 +295,33 @@ impl Storage {
         replay_after(&parts.reader, zxid, apply)
     }
 
+    /// As [`replay_after`](Self::replay_after), but nothing later than `through`.
+    pub fn replay_between(
+        &self,
+        after: Zxid,
+        through: Zxid,
+        mut apply: impl FnMut(Zxid, &[u8]) -> Result<(), CallerError>,
+    ) -> Result<Zxid, StorageError> {
+        let Some(parts) = &self.parts else { return Ok(after) };
+        let mut cursor = parts.reader.read_after(after)?;
+        let mut last = after;
+        while let Some((zxid, payload)) = cursor.next_record()?.filter(|(zxid, _)| *zxid <= through)
+        {
+            apply(zxid, payload)
+                .map_err(|error| StorageError::Replay { zxid, reason: error.to_string() })?;
+            last = zxid;
+        }
+        Ok(last)
+    }
+
+    /// The newest transaction that the snapshot named by `zxid` may show; `zxid` itself when there
+    /// is no such snapshot.
+    pub fn newest_shown(&self, zxid: Zxid) -> Result<Zxid, StorageError> {
+        let Some(parts) = &self.parts else { return Ok(zxid) };
+        let found = parts.snapshots.list()?.into_iter().find(|info| info.zxid == zxid);
+        Ok(found.map_or(zxid, |info| info.newest))
+    }
+
     /// The parts, for the running replica.
     ///
     /// Errors: [`StorageError::NoEnsemble`] before the directory belongs to one.

@@ -37,6 +37,8 @@ pub(super) enum Role {
     Leading,
     /// It forwards writes to the leader.
     Learning,
+    /// It has no leader, and serves reads of what it has.
+    ReadOnly,
 }
 
 /// A client that wants to go on with its session here, while the leader is asked.
@@ -475,6 +477,11 @@ impl Replica {
             }
             Turn::Refused(origin, error) => Some(Waiting::Refused(origin, error)),
         }
+    }
+
+    /// Whether there is no quorum, and reads are served all the same.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.role() == Some(Role::ReadOnly)
     }
 
     /// Whether a client may be served: its connection is open, and so is this replica.

@@ -38,10 +38,17 @@ impl Replica {
             connection.close();
             return;
         }
+        if self.is_read_only() && request.read_only != Some(true) {
+            debug!("client {} closed: there is no quorum, and it wants to write", connection.peer);
+            connection.close();
+            return;
+        }
         let least = self.config.session_timeout_min.as_millis() as i64;
         let most = self.config.session_timeout_max.as_millis() as i64;
         let timeout_ms = i64::from(request.timeout_ms).clamp(least, most.max(least)) as u64;
-        if request.session_id == SessionId(0) {
+        if self.is_read_only() {
+            self.connect_read_only(connection, timeout_ms, request, effects);
+        } else if request.session_id == SessionId(0) {
             self.open_session(connection, timeout_ms, request.read_only, effects);
         } else {
             self.reattach(connection, timeout_ms, request, effects);
@@ -144,6 +151,7 @@ impl Replica {
             former.close();
         }
         self.by_connection.insert(connection.id, Arc::clone(connection));
+        let is_read_only = self.is_read_only();
         let mut outbox = connection.outbox();
         if outbox.phase != Phase::Connecting {
             // The client did not wait; its Disconnected event follows.
@@ -152,12 +160,17 @@ impl Replica {
         outbox.phase = Phase::Established;
         outbox.session_id = session_id;
         outbox.timeout_ms = timeout_ms;
+        outbox.read_only = is_read_only;
+        let password = match is_read_only {
+            true => self.password_key.local_password(session_id),
+            false => self.password_key.password(session_id),
+        };
         let response = ConnectResponse {
             protocol_version: 0,
             timeout_ms: timeout_ms as i32,
             session_id,
-            password: self.password_key.password(session_id),
-            read_only: read_only.map(|_| false),
+            password,
+            read_only: read_only.map(|_| is_read_only),
         };
         put_connect_response(&mut outbox, &response);
         if outbox.queue_wake() {
@@ -175,8 +188,8 @@ impl Replica {
         }
     }
 
-    /// Closes, by a transaction each, the sessions that were silent for too long.
-    pub(super) fn expire_sessions(&mut self, effects: &mut Effects) {
+    /// The sessions that were silent for too long.
+    pub(super) fn silent_sessions(&mut self) -> Vec<SessionId> {
         let now_ms = self.now.monotonic_ms;
         let late_ms = now_ms.saturating_sub(self.sessions.next_due_ms().unwrap_or(now_ms));
         if late_ms > STALL_TICKS * self.config.tick.as_millis() as u64 {
@@ -184,7 +197,13 @@ impl Replica {
             self.sessions.restart_all(now_ms);
         }
         let mut expired = Vec::new();
-        self.sessions.expire(self.now.monotonic_ms, &mut expired);
+        self.sessions.expire(now_ms, &mut expired);
+        expired
+    }
+
+    /// Closes, by a transaction each, the sessions that were silent for too long.
+    pub(super) fn expire_sessions(&mut self, effects: &mut Effects) {
+        let expired = self.silent_sessions();
         if expired.is_empty() {
             return;
         }
