@@ -29,6 +29,8 @@ pub async fn open(
         connect_timeout: Some(options.connect_timeout),
         auth: plan.credentials.iter().map(present).collect(),
         renew_session: true,
+        // Without a quorum there is still something to read.
+        read_only: options.read_only,
         ..ClientOptions::default()
     };
     let outside = Outside::new(servers.chroot.as_deref().unwrap_or_default());

@@ -209,7 +209,8 @@ async fn ask(address: &str) -> Answers {
     answers
 }
 
-async fn word(address: &str, word: &str) -> std::io::Result<String> {
+/// The answer to a four-letter word.
+pub(super) async fn word(address: &str, word: &str) -> std::io::Result<String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(word.as_bytes()).await?;

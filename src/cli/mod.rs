@@ -13,6 +13,7 @@ mod follow;
 mod get;
 mod guard;
 mod lock;
+mod no_quorum;
 mod ls;
 mod output;
 mod process_tree;
@@ -80,6 +81,9 @@ struct Global {
     #[arg(long, global = true, value_name = "DURATION", default_value = "3s")]
     #[arg(value_parser = parse_duration, help_heading = "Connection")]
     connect_timeout: Duration,
+    /// Be content with a server that has no quorum, and so serves only reads
+    #[arg(long, global = true, help_heading = "Connection")]
+    read_only: bool,
     /// A credential to present, such as digest:user:password (may be given again; other users of
     /// this machine can see it: --credentials keeps it secret)
     #[arg(long, global = true, value_name = "SCHEME:CREDENTIAL")]
@@ -179,6 +183,7 @@ impl Global {
             session_timeout: self.timeout,
             connect_timeout: Some(self.connect_timeout),
             auth,
+            read_only: self.read_only,
             ..ClientOptions::default()
         })
     }

@@ -5,6 +5,7 @@ use znodefs::client::{Client, ClientOptions, ConnectString, Error, Sink};
 
 use super::Global;
 use super::failure::Failure;
+use super::no_quorum;
 
 /// How a command reaches the servers.
 pub struct Service<'a> {
@@ -19,7 +20,13 @@ impl Service<'_> {
     /// opens another one by itself after an expiry.
     pub async fn open(&self, sink: impl Sink, renew_session: bool) -> Result<Client, Failure> {
         let options = ClientOptions { renew_session, ..self.global.options()? };
-        Client::connect_with_sink(self.servers, options, sink).await.map_err(Failure::connecting)
+        match Client::connect_with_sink(self.servers, options, sink).await {
+            Ok(client) => Ok(client),
+            Err(Error::NoServer { waited, attempts }) => {
+                Err(no_quorum::explain(waited, attempts).await)
+            }
+            Err(error) => Err(Failure::connecting(error)),
+        }
     }
 
     /// Opens a session however long it takes, for who had one and lost it.

@@ -21,6 +21,7 @@ use super::delivery::{Delivery, SessionState, Sink};
 use super::error::Error;
 use super::host_list::HostList;
 use super::outbox::{Completion, Reply};
+use super::quorum_search;
 use super::session::{Config, Outlet, Session};
 use super::{ClientOptions, ConnectString, Shared};
 use crate::zxid::SessionId;
@@ -284,6 +285,8 @@ impl Driver {
         let shared = self.shared.clone();
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
+        let quorum = quorum_search::find(self.hosts.servers().to_vec());
+        tokio::pin!(quorum);
         loop {
             self.take_submitted();
             if let Err(error) = self.write(&writer) {
@@ -308,6 +311,10 @@ impl Driver {
                     ready.map_err(|error| describe(&error))
                 }
                 () = shared.outbox.submitted() => Ok(()),
+                place = &mut quorum, if self.session.is_read_only() => {
+                    self.hosts.prefer(place);
+                    return "another server has a quorum".into();
+                }
                 () = &mut timer => {
                     self.session.tick(self.start.elapsed(), &mut self.receiver)
                 }

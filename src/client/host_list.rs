@@ -43,6 +43,17 @@ impl HostList {
         Duration::from_micros(half_micros + self.random.below(half_micros + 1))
     }
 
+    /// All of them, in the order in which they are tried.
+    pub fn servers(&self) -> &[(String, u16)] {
+        &self.servers
+    }
+
+    /// The server at this place of the list is tried next, at once.
+    pub fn prefer(&mut self, place: usize) {
+        self.next = place % self.servers.len().max(1);
+        self.failures = 0;
+    }
+
     /// The last server did not take us, or not for long.
     pub fn failed(&mut self) {
         self.failures += 1;

@@ -34,6 +34,7 @@ mod operations;
 mod options;
 mod outbox;
 mod packet;
+mod quorum_search;
 mod session;
 mod watch;
 

@@ -73,6 +73,8 @@ pub(super) struct Session<T> {
     timeout: Duration,
     /// Whether the session is one of the whole ensemble, not of a read-only server alone.
     is_global: bool,
+    /// Whether the server at the other end has no quorum.
+    is_read_only: bool,
     last_zxid: Zxid,
     pub(super) auth: Vec<(String, Bytes)>,
     pub(super) watches: WatchRegistry,
@@ -103,6 +105,7 @@ impl<T> Session<T> {
             session_id: SessionId(0),
             password: None,
             is_global: false,
+            is_read_only: false,
             last_zxid: Zxid::ZERO,
             auth,
             watches: WatchRegistry::default(),
@@ -130,6 +133,11 @@ impl<T> Session<T> {
     /// Whether the session is attached and every credential presented anew was accepted.
     pub fn is_ready(&self) -> bool {
         self.is_attached() && !self.auth_in_flight.iter().any(Option::is_none)
+    }
+
+    /// Whether the session is attached to a server that serves only reads.
+    pub fn is_read_only(&self) -> bool {
+        self.is_attached() && self.is_read_only
     }
 
     pub fn is_attached(&self) -> bool {
@@ -244,6 +252,7 @@ impl<T> Session<T> {
         self.session_id = response.session_id;
         self.password = Some(response.password);
         self.is_global |= !read_only;
+        self.is_read_only = read_only;
         self.timeout = Duration::from_millis(response.timeout_ms as u64);
         self.phase = Phase::Attached;
         self.last_sent = now;
@@ -323,6 +332,22 @@ impl<T> Session<T> {
             self.give_up_in_flight(reason, outlet);
         }
         self.fail_unsent_in_time(now, outlet);
+        self.renounce_in_time(now, outlet);
+    }
+
+    /// A server without a quorum takes only new sessions. Who is content with reads, and gets a new
+    /// session anyway, does not wait any longer than the old one lives.
+    fn renounce_in_time(&mut self, now: Duration, outlet: &mut impl Outlet<T>) {
+        let over = now.saturating_sub(self.disconnected_since) >= self.timeout;
+        let willing = self.config.read_only && self.config.renew_session;
+        if !(over && willing && self.is_global) || self.over().is_some() {
+            return;
+        }
+        self.session_id = SessionId(0);
+        self.password = None;
+        self.is_global = false;
+        self.watches.forget_one_shot();
+        outlet.deliver(Delivery::State(SessionState::Expired));
     }
 
     /// Takes back what can be sent again and fails the rest, whose outcome is unknown.

@@ -479,6 +479,36 @@ fn an_event_is_delivered_before_the_reply_that_follows_it_on_the_wire() {
 }
 
 #[test]
+fn a_reader_gives_a_session_up_that_nobody_takes_for_as_long_as_it_lives() {
+    let mut client = Harness::new(|config| {
+        config.renew_session = true;
+        config.read_only = true;
+    });
+    client.connect();
+    client.submit(&Request::AddWatch { path: "/tree", mode: 1 });
+    client.reply(1, 5, 0, Response::Number(0)).unwrap();
+    client.lose_connection();
+    client.stream();
+    client.now += 5 * SECOND;
+    // A server without a quorum closes the connection.
+    assert_eq!(client.greet().session_id, SessionId(0xabc));
+    client.lose_connection();
+    assert!(client.stream().is_empty());
+    client.now += SECOND;
+    client.greet();
+    client.lose_connection();
+    assert_eq!(client.stream(), ["Expired"]);
+    let greeting = client.greet();
+    assert_eq!((greeting.session_id, greeting.last_zxid_seen), (SessionId(0), Zxid(5)));
+    client.accept(true).unwrap();
+    assert!(client.session.is_read_only());
+    assert_eq!(client.sent(), [r#"-8 setWatches2 0x5 [] [] [] ["/tree"]"#]);
+    // Its session is that server's alone.
+    client.lose_connection();
+    assert_eq!(client.greet().session_id, SessionId(0));
+}
+
+#[test]
 fn an_expired_session_ends_the_client() {
     let mut client = Harness::connected();
     client.lose_connection();

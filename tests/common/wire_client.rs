@@ -32,6 +32,8 @@ pub struct WireClient {
     pub session_id: SessionId,
     /// The session's password.
     pub password: Bytes,
+    /// Whether the server said that it serves only reads; `None` if it said nothing of that.
+    pub read_only: Option<bool>,
     /// The zxid of the last reply.
     pub last_zxid: Zxid,
 }
@@ -75,6 +77,7 @@ impl WireClient {
             events: VecDeque::new(),
             session_id: response.session_id,
             password: response.password,
+            read_only: response.read_only,
             last_zxid: Zxid(0),
         })
     }

@@ -8,5 +8,7 @@ mod failover;
 mod forming;
 mod kazoo;
 mod load;
+mod no_quorum;
+mod read_only;
 mod sessions;
 mod tls;

@@ -9,6 +9,7 @@ use super::error::ToolError;
 use super::location::LocationDisks;
 use super::log_scan::{self, Segment};
 use super::progress::Progress;
+use crate::persistence::committed_file::COMMITTED_NAME;
 use crate::persistence::file_header::{FileHeader, FileKind, HEADER_LENGTH};
 use crate::persistence::log_index::parse_segment_name;
 use crate::persistence::snapshot::parse_snapshot_name;
@@ -18,8 +19,9 @@ use crate::persistence::{
 };
 use crate::tree::{DataTree, TreeRestorer};
 
-/// Files that are neither log nor snapshot, and always there.
-const SMALL_FILES: [&str; 4] = ["identity", "acceptedEpoch", "currentEpoch", "sessionKey"];
+/// Files that are neither log nor snapshot, and belong there.
+const SMALL_FILES: [&str; 5] =
+    ["identity", "acceptedEpoch", "currentEpoch", "sessionKey", COMMITTED_NAME];
 
 /// What a directory holds.
 pub struct Survey {
