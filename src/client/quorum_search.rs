@@ -45,7 +45,8 @@ mod tests {
     #[tokio::test]
     async fn the_server_that_takes_writes_is_found_among_those_that_do_not() {
         let mut servers = Vec::new();
-        for answer in ["ro", "null", "isro is not executed because it is not in the whitelist.\n", "rw"]
+        for answer in
+            ["ro", "null", "isro is not executed because it is not in the whitelist.\n", "rw"]
         {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             servers.push(("127.0.0.1".to_string(), listener.local_addr().unwrap().port()));

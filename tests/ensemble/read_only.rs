@@ -12,7 +12,9 @@ use znodefs::wire::{ConnectRequest, Request, Response};
 use znodefs::{CreateMode, ErrorCode, SessionId, Zxid};
 use znodefs_tests::binaries::{python, source_directory};
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{Background, Directory, Ensemble, Mount, Shell, WireClient, binary, wait_until};
+use znodefs_tests::{
+    Background, Directory, Ensemble, Mount, Shell, WireClient, binary, wait_until,
+};
 
 use crate::load::{Load, assert_nothing_is_lost};
 

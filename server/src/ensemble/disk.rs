@@ -132,7 +132,8 @@ impl MemberDisk {
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {
-        let committed = CommittedFile::new(Arc::clone(&self.disks.data), parts.identity.ensemble_id);
+        let committed =
+            CommittedFile::new(Arc::clone(&self.disks.data), parts.identity.ensemble_id);
         self.committed = Some(Arc::new(Mutex::new(committed)));
         // Dropped tasks go on; this one ends with the runtime.
         drop(backend::purge_periodically(&self.service, &parts.snapshots, &parts.reader));

@@ -208,7 +208,11 @@ pub fn assemble(
         zab: Zab::new(identity, settings(config), &zab),
         disk: disk.map_err(start_error)?,
         outside,
-        read_only: ReadOnlyMode::new(config.read_only_mode, settings(config).tick_ms, tree_is_whole),
+        read_only: ReadOnlyMode::new(
+            config.read_only_mode,
+            settings(config).tick_ms,
+            tree_is_whole,
+        ),
     };
     Ok(Driver::new(driver_parts))
 }

@@ -224,8 +224,7 @@ impl ClientConnection {
                     let config = &service.config;
                     self.identities =
                         local_request::authenticate(config, &connection, &request, &mut outbox);
-                } else if let Some(op_code) = needs_core(request.op_code, outbox.read_only)
-                {
+                } else if let Some(op_code) = needs_core(request.op_code, outbox.read_only) {
                     outbox.push_pending(Pending::Core {
                         xid: request.xid,
                         op_code: request.op_code,
