@@ -59,6 +59,6 @@ pub fn from_service(error: &ServiceError) -> Errno {
 pub fn from_name(error: NameError) -> Errno {
     match error {
         NameError::TooLong => Errno::ENAMETOOLONG,
-        NameError::Invalid | NameError::Suffix => Errno::EINVAL,
+        NameError::Invalid | NameError::Suffix(_) => Errno::EINVAL,
     }
 }

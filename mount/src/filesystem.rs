@@ -190,7 +190,7 @@ impl Filesystem {
             Ok(FileName::Status) => Ok(self.status_directory()),
             Ok(FileName::Creation(..)) => Err(Errno::ENOENT),
             Err(NameError::TooLong) => Err(Errno::ENAMETOOLONG),
-            Err(NameError::Invalid | NameError::Suffix) => Err(Errno::ENOENT),
+            Err(NameError::Invalid | NameError::Suffix(_)) => Err(Errno::ENOENT),
         }
     }
 

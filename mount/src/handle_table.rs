@@ -27,6 +27,8 @@ pub struct FileHandle {
     pub lock: LockMark,
     /// Whether reads, too, are to be in step with the leader (`O_SYNC`).
     pub synchronous: bool,
+    /// Whether it was said that the value would become too large.
+    pub is_limit_told: AtomicBool,
 }
 
 /// What an open file knows of the lock that was taken through it.
@@ -220,6 +222,7 @@ mod tests {
             owner: None,
             lock: LockMark::default(),
             synchronous: false,
+            is_limit_told: AtomicBool::new(false),
         })
     }
 

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use znodefs::path::is_forbidden;
 
-use crate::suffix::{self, Suffix};
+use crate::suffix::{self, Suffix, SuffixError};
 
 /// Longest name in bytes that is shown or accepted (`NAME_MAX`).
 pub const NAME_LENGTH_MAX: usize = 255;
@@ -48,8 +48,8 @@ pub enum NameError {
     #[error("a znode cannot have this name")]
     Invalid,
     /// A suffix that makes no sense, such as `@ttl=x` or `@eph,eph`.
-    #[error("the suffix makes no sense")]
-    Suffix,
+    #[error("{0}")]
+    Suffix(SuffixError),
 }
 
 /// What the text behind a name's last run of `@` means, if it means anything.
@@ -114,7 +114,7 @@ pub fn parse(file_name: &OsStr, at_root: bool) -> Result<FileName, NameError> {
         Reserved::Status => Ok(FileName::Status),
         Reserved::Directory => Ok(FileName::AsDirectory(plain_znode_name(before, at_root)?)),
         Reserved::Creation => {
-            let suffix = Suffix::parse(behind).ok_or(NameError::Suffix)?;
+            let suffix = Suffix::parse(behind).map_err(NameError::Suffix)?;
             // A sequential znode may consist of its counter alone.
             let znode_name = if before.is_empty() && suffix.sequential {
                 String::new()
@@ -130,7 +130,7 @@ pub fn parse(file_name: &OsStr, at_root: bool) -> Result<FileName, NameError> {
 fn plain_znode_name(name: &str, at_root: bool) -> Result<String, NameError> {
     match parse(OsStr::new(name), at_root)? {
         FileName::Znode(name) => Ok(name),
-        _ => Err(NameError::Suffix),
+        _ => Err(NameError::Suffix(SuffixError::Nested)),
     }
 }
 
@@ -193,8 +193,8 @@ mod tests {
         assert_eq!(parsed("@data"), Ok(FileName::Data));
         assert_eq!(parsed("a@dir"), Ok(FileName::AsDirectory("a".into())));
         assert_eq!(parsed("a@@eph@dir"), Ok(FileName::AsDirectory("a@eph".into())));
-        assert_eq!(parsed("@data@dir"), Err(NameError::Suffix));
-        assert_eq!(parsed("a@eph@dir"), Err(NameError::Suffix));
+        assert_eq!(parsed("@data@dir"), Err(NameError::Suffix(SuffixError::Nested)));
+        assert_eq!(parsed("a@eph@dir"), Err(NameError::Suffix(SuffixError::Nested)));
         assert_eq!(parsed("@dir"), Err(NameError::Invalid));
         assert_eq!(parsed("@eph"), Err(NameError::Invalid));
         let Ok(FileName::Creation(name, suffix)) = parsed("n-@seq,eph") else { panic!() };
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn suffix_nonsense_is_refused() {
         for name in ["a@ttl=x", "a@eph,eph", "a@pid=0", "a@ttl", "a@eph=1", "a@container,seq"] {
-            assert_eq!(parsed(name), Err(NameError::Suffix), "{name}");
+            assert!(matches!(parsed(name), Err(NameError::Suffix(_))), "{name}");
         }
     }
 

@@ -22,6 +22,37 @@ pub struct Suffix {
     pub container: bool,
 }
 
+/// Why a suffix makes no sense. The text itself is in the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SuffixError {
+    /// `@foo`.
+    #[error("a word of its suffix is unknown: there are eph, seq, fd, pid=N, ttl=TIME and container")]
+    Unknown,
+    /// `@eph,eph`.
+    #[error("a word of its suffix stands there twice")]
+    Twice,
+    /// `@eph=1`.
+    #[error("a word of its suffix takes no value: only pid=N and ttl=TIME have one")]
+    Value,
+    /// `@ttl`, `@ttl=x`.
+    #[error(
+        "its time to live is none: write a number with ms, s, m, h or d, at most 12725d, as in @ttl=30s"
+    )]
+    TimeToLive,
+    /// `@pid`, `@pid=0`.
+    #[error("its process is none: write the number of a process, as in @pid=$$")]
+    Process,
+    /// `@eph,ttl=30s`.
+    #[error(
+        "its suffix contradicts itself: a znode is either ephemeral (eph, fd, pid) or has a ttl or is a \
+         container, and a container has no seq"
+    )]
+    Contradiction,
+    /// `@eph@seq`.
+    #[error("a suffix stands before its suffix: join the words with commas, as in @seq,eph")]
+    Nested,
+}
+
 /// Longest time to live that the service stores: 40 bits of milliseconds.
 const TIME_TO_LIVE_MS_MAX: u64 = (1 << 40) - 1;
 
@@ -34,34 +65,44 @@ pub fn is_suffix(text: &str) -> bool {
 }
 
 impl Suffix {
-    /// Reads the text behind the `@`; `None` when it makes no sense: unknown, doubled or
-    /// contradicting items, a time or process that is none.
-    pub fn parse(text: &str) -> Option<Suffix> {
+    /// Reads the text behind the `@`.
+    ///
+    /// # Errors
+    /// Unknown, doubled or contradicting items, a time or process that is none.
+    pub fn parse(text: &str) -> Result<Suffix, SuffixError> {
         let mut suffix = Suffix::default();
         for item in text.split(',') {
-            match item.split_once('=') {
-                None => suffix.set_flag(item)?,
-                Some(("pid", number)) if suffix.process.is_none() => {
-                    suffix.process = Some(parse_process(number)?);
+            match item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value))) {
+                ("pid", value) => {
+                    let number = value.and_then(parse_process).ok_or(SuffixError::Process)?;
+                    set_once(&mut suffix.process, number)?;
                 }
-                Some(("ttl", time)) if suffix.time_to_live.is_none() => {
-                    suffix.time_to_live = Some(parse_duration(time)?);
+                ("ttl", value) => {
+                    let time = value.and_then(parse_duration).ok_or(SuffixError::TimeToLive)?;
+                    set_once(&mut suffix.time_to_live, time)?;
                 }
-                Some(_) => return None,
+                (key, value) => {
+                    let flag = suffix.flag(key).ok_or(SuffixError::Unknown)?;
+                    if value.is_some() {
+                        return Err(SuffixError::Value);
+                    }
+                    if std::mem::replace(flag, true) {
+                        return Err(SuffixError::Twice);
+                    }
+                }
             }
         }
-        suffix.is_consistent().then_some(suffix)
+        if suffix.is_consistent() { Ok(suffix) } else { Err(SuffixError::Contradiction) }
     }
 
-    fn set_flag(&mut self, item: &str) -> Option<()> {
-        let flag = match item {
-            "eph" => &mut self.ephemeral,
-            "seq" => &mut self.sequential,
-            "fd" => &mut self.file_descriptor,
-            "container" => &mut self.container,
-            _ => return None,
-        };
-        (!std::mem::replace(flag, true)).then_some(())
+    fn flag(&mut self, key: &str) -> Option<&mut bool> {
+        match key {
+            "eph" => Some(&mut self.ephemeral),
+            "seq" => Some(&mut self.sequential),
+            "fd" => Some(&mut self.file_descriptor),
+            "container" => Some(&mut self.container),
+            _ => None,
+        }
     }
 
     /// Whether nothing in it contradicts something else.
@@ -95,6 +136,10 @@ impl Suffix {
         // `parse` allows no more than 40 bits.
         self.time_to_live.map_or(0, |time| time.as_millis() as i64)
     }
+}
+
+fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), SuffixError> {
+    if place.replace(value).is_some() { Err(SuffixError::Twice) } else { Ok(()) }
 }
 
 fn parse_process(text: &str) -> Option<u32> {
@@ -156,28 +201,29 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_none() {
-        for text in [
-            "",
-            "eph,eph",
-            "eph,",
-            "seq,foo",
-            "eph=1",
-            "ttl=x",
-            "ttl",
-            "pid",
-            "pid=0",
-            "pid=-1",
-            "pid=2147483648",
-            "pid=1,pid=2",
-            "ttl=1s,ttl=1s",
-            "eph,ttl=1s",
-            "container,seq",
-            "container,eph",
-            "container,ttl=1s",
-            "fd,container",
+    fn nonsense_is_refused_with_the_reason() {
+        use SuffixError::*;
+        for (text, reason) in [
+            ("", Unknown),
+            ("eph,eph", Twice),
+            ("eph,", Unknown),
+            ("seq,foo", Unknown),
+            ("eph=1", Value),
+            ("ttl=x", TimeToLive),
+            ("ttl", TimeToLive),
+            ("pid", Process),
+            ("pid=0", Process),
+            ("pid=-1", Process),
+            ("pid=2147483648", Process),
+            ("pid=1,pid=2", Twice),
+            ("ttl=1s,ttl=1s", Twice),
+            ("eph,ttl=1s", Contradiction),
+            ("container,seq", Contradiction),
+            ("container,eph", Contradiction),
+            ("container,ttl=1s", Contradiction),
+            ("fd,container", Contradiction),
         ] {
-            assert_eq!(Suffix::parse(text), None, "{text}");
+            assert_eq!(Suffix::parse(text), Err(reason), "{text}");
         }
     }
 

@@ -12,5 +12,6 @@ mod options;
 mod programs;
 mod readme;
 mod reference;
+mod refusals;
 mod rename;
 mod semantics;

@@ -83,7 +83,8 @@ impl Filesystem {
             self.commit(file).await?;
         }
         let length_max = self.length_max(file.inode)?;
-        file.file.lock().truncate(size, length_max).map_err(|_| Errno::EFBIG)?;
+        let truncated = file.file.lock().truncate(size, length_max);
+        truncated.map_err(|_| self.too_large(file))?;
         if file.synchronous { self.commit(file).await } else { Ok(()) }
     }
 
@@ -97,7 +98,11 @@ impl Filesystem {
         self.check(caller, &inode.znode, false, want::WRITE)?;
         let length_max = self.limit_of(&inode);
         let size = usize::try_from(size).ok().filter(|size| *size <= length_max);
-        let changes = Changes::truncation(size.ok_or(Errno::EFBIG)?);
+        let Some(size) = size else {
+            self.tell_limit(&inode);
+            return Err(Errno::EFBIG);
+        };
+        let changes = Changes::truncation(size);
         match modify(&self.znodes, &inode.path, &changes, None, length_max).await {
             Ok(committed) => self.note_stat(&inode, committed.stat, Some(false)),
             Err(CommitError::Service(error)) => return Err(errno::from_service(&error)),

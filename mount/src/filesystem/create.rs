@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::errno;
 use crate::inode_table::{View, Znode};
 use crate::lifetimes::LifetimeId;
-use crate::naming::{self, FileName};
+use crate::naming::{self, FileName, NameError};
 use crate::open_file::{OpenFile, OpenMode};
 use crate::process::Process;
 use crate::service::{NewZnode, ServiceError};
@@ -81,7 +81,8 @@ impl Filesystem {
     ) -> Result<Entry, Errno> {
         let (znode_name, suffix) = new_name(directory, name)?;
         if suffix.file_descriptor {
-            // There is no open file that it could live as long as.
+            let path = path::join(&directory.path, &name.to_string_lossy());
+            told(&path, &"only a file that is opened has a descriptor that it could live as long as");
             return Err(Errno::EINVAL);
         }
         let data = (view == View::File).then(Bytes::new);
@@ -156,13 +157,12 @@ impl Filesystem {
         data: Option<Bytes>,
         (mode, exclusive): (u32, bool),
     ) -> Result<Result<Made, ()>, Errno> {
-        let process =
-            suffix.process.map(|number| Process::of_caller(caller, number)).transpose()?;
+        let path = path::join(&directory.path, znode_name);
+        let process = suffix.process.map(|number| process_of(caller, number, &path)).transpose()?;
         if suffix.sequential {
             let longest = format!("{znode_name}{COUNTER_DIGITS}");
             naming::file_name(&longest, directory.is_root()).ok_or(Errno::ENAMETOOLONG)?;
         }
-        let path = path::join(&directory.path, znode_name);
         let acl = self.settings.identities.acl_of_new(mode);
         let null_data = Some(data.is_none());
         let new = NewZnode {
@@ -213,6 +213,10 @@ impl Filesystem {
                     return Err(Errno::ETIMEDOUT);
                 }
                 Err(ServiceError::Code(ErrorCode::NodeExists)) => return Ok(None),
+                Err(ServiceError::Code(ErrorCode::Unimplemented)) if new.ttl_ms > 0 => {
+                    told(new.path, &"the servers allow no time to live: set extendedTypesEnabled");
+                    return Err(Errno::EOPNOTSUPP);
+                }
                 Err(error) => return Err(errno::from_service(&error)),
             }
         }
@@ -291,9 +295,24 @@ impl Filesystem {
     }
 }
 
+/// What the name of something that is to be made stands for.
+pub(super) fn parse_new(directory: &Directory, name: &OsStr) -> Result<FileName, Errno> {
+    naming::parse(name, directory.is_root()).map_err(|error| {
+        if matches!(error, NameError::Suffix(_)) {
+            told(&path::join(&directory.path, &name.to_string_lossy()), &error);
+        }
+        errno::from_name(error)
+    })
+}
+
+/// Says why something was refused whose errno alone does not tell.
+pub(super) fn told(path: &str, reason: &dyn std::fmt::Display) {
+    tracing::warn!("{path}: refused: {reason}");
+}
+
 /// The znode's name and the way of creation that a new file name asks for.
 fn new_name(directory: &Directory, name: &OsStr) -> Result<(String, Suffix), Errno> {
-    match naming::parse(name, directory.is_root()).map_err(errno::from_name)? {
+    match parse_new(directory, name)? {
         FileName::Znode(znode_name) => Ok((znode_name, Suffix::default())),
         FileName::Creation(znode_name, suffix) => Ok((znode_name, suffix)),
         // A view of a znode that does not exist cannot be made.
@@ -301,6 +320,24 @@ fn new_name(directory: &Directory, name: &OsStr) -> Result<(String, Suffix), Err
         FileName::Data => Err(Errno::EINVAL),
         FileName::Status => Err(Errno::EEXIST),
     }
+}
+
+/// The process that a znode is to live as long as.
+fn process_of(caller: Caller, number: u32, path: &str) -> Result<Process, Errno> {
+    Process::of_caller(caller, number).inspect_err(|error| match *error {
+        Errno::ESRCH => told(path, &format!("there is no process {number}, or no longer")),
+        Errno::EPERM => told(
+            path,
+            &format!(
+                "user {} may not name process {number}: it is another user's, or in another pid namespace",
+                caller.uid
+            ),
+        ),
+        error => {
+            let error = std::io::Error::from_raw_os_error(error.code());
+            told(path, &format!("process {number} cannot be watched: {error}"));
+        }
+    })
 }
 
 /// What open flags say about reading and writing.

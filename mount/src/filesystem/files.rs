@@ -2,14 +2,14 @@
 //! memory is answered at once; only what has to ask the servers waits.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use fuser::Errno;
 use parking_lot::Mutex;
 use znodefs::{ErrorCode, Stat};
 
-use super::create::{Opened, open_mode};
+use super::create::{Opened, open_mode, told};
 use super::lifetime::Ending;
 use super::{Filesystem, status, value_length_max, want};
 use crate::caller::Caller;
@@ -141,6 +141,7 @@ impl Filesystem {
             owner: self.own_session(stat),
             lock: LockMark::default(),
             synchronous,
+            is_limit_told: AtomicBool::new(false),
         };
         let handle = self.handles.insert(Handle::File(Arc::new(handle)));
         Opened { handle, is_stream }
@@ -210,8 +211,26 @@ impl Filesystem {
         self.check_lock(&file)?;
         let length_max = self.length_max(file.inode)?;
         let written = file.file.lock().write(offset, bytes, length_max);
-        written.map_err(|_| Errno::EFBIG)?;
+        written.map_err(|_| self.too_large(&file))?;
         Ok(if file.synchronous { WrittenNow::MustCommit(file) } else { WrittenNow::Taken })
+    }
+
+    /// What a file is told that would become too large; the log is told once for each open file.
+    pub(super) fn too_large(&self, file: &FileHandle) -> Errno {
+        if !file.is_limit_told.swap(true, Ordering::Relaxed)
+            && let Ok(inode) = self.inode(file.inode)
+        {
+            self.tell_limit(&inode);
+        }
+        Errno::EFBIG
+    }
+
+    pub(super) fn tell_limit(&self, inode: &Inode) {
+        let limit = self.limit_of(inode);
+        let reason = format!(
+            "a value has at most {limit} bytes: keep what is larger elsewhere, and its place here"
+        );
+        told(&inode.path, &reason);
     }
 
     /// The longest value that an inode's znode can take.

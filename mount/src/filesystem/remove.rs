@@ -110,7 +110,7 @@ impl Filesystem {
 pub(super) fn existing_name(directory: &Directory, name: &OsStr) -> Result<FileName, Errno> {
     naming::parse(name, directory.is_root()).map_err(|error| match error {
         NameError::TooLong => Errno::ENAMETOOLONG,
-        NameError::Invalid | NameError::Suffix => Errno::ENOENT,
+        NameError::Invalid | NameError::Suffix(_) => Errno::ENOENT,
     })
 }
 

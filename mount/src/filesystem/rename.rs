@@ -7,6 +7,7 @@ use fuser::Errno;
 use znodefs::wire::Response;
 use znodefs::{ErrorCode, Zxid, path};
 
+use super::create::parse_new;
 use super::remove::existing_name;
 use super::rename_plan::{
     LENGTH_MAX, NotOne, Operation, Source, ZNODES_MAX, exchange_files, move_subtree, new_stats,
@@ -16,7 +17,7 @@ use super::{Directory, Filesystem};
 use crate::caller::Caller;
 use crate::errno;
 use crate::inode_table::{View, Znode};
-use crate::naming::{self, FileName};
+use crate::naming::FileName;
 use crate::service::ServiceError;
 
 /// How often a rename is tried again when others change what it is about.
@@ -79,7 +80,7 @@ impl Filesystem {
             // Views of a znode are not moved: a copy is made of what they show.
             FileName::AsDirectory(_) | FileName::Data => return Err(Errno::EXDEV),
         };
-        let new = naming::parse(new_name, to.is_root()).map_err(errno::from_name)?;
+        let new = parse_new(&to, new_name)?;
         let to = match new {
             FileName::Znode(znode_name) => Place::new(&to, new_name, &znode_name),
             // A suffix speaks of a creation: a copy makes one.

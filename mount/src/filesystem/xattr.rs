@@ -5,8 +5,13 @@ use std::ffi::OsStr;
 use fuser::Errno;
 use znodefs::{Acl, Stat};
 
+use super::create::told;
 use super::{Filesystem, status};
 use crate::caller::Caller;
+
+/// Why a well-formed ACL is refused.
+const UNKNOWN_TO_SERVERS: &str = "the servers refuse it: a scheme that they do not know, an id that is none in \
+    its scheme (a digest's is USER:HASH, see `znode acl --help`), or auth without credentials";
 
 /// What stands before each name.
 const PREFIX: &str = "user.znode.";
@@ -78,15 +83,22 @@ impl Filesystem {
         if !self.is_owner(caller) {
             return Err(Errno::EPERM);
         }
-        let text = std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?;
-        let acl = Acl::parse_list(text.trim()).map_err(|error| {
-            tracing::warn!("user.znode.acl: {error}");
-            Errno::EINVAL
-        })?;
         let inode = self.live_inode(number)?;
+        let refused = |reason: &dyn std::fmt::Display| {
+            told(&inode.path, &format!("user.znode.acl: {reason}"));
+            Errno::EINVAL
+        };
+        let text = std::str::from_utf8(value).map_err(|_| refused(&"not UTF-8"))?;
+        let acl = Acl::parse_list(text.trim()).map_err(|error| refused(&error))?;
         // Any version: the text replaces whatever is there. Twice does no harm.
-        while !self.set_acl(&inode, acl.clone(), -1).await? {}
-        Ok(())
+        loop {
+            match self.set_acl(&inode, acl.clone(), -1).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Errno::EINVAL) => return Err(refused(&UNKNOWN_TO_SERVERS)),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// `REMOVEXATTR`: none can be removed.

@@ -125,3 +125,20 @@ async fn only_an_open_makes_an_open_file() {
     let made = mount.filesystem.mknod(ROOT_USER, ROOT, name, libc::S_IFREG | 0o644).await;
     assert_eq!(made.unwrap_err(), Errno::EINVAL);
 }
+
+#[tokio::test]
+async fn a_process_that_ends_while_its_znode_is_made_takes_it_along() {
+    let mount = Mount::new();
+    let thread = nix::unistd::gettid().as_raw() as u32;
+    let caller = Caller { thread, ..ROOT_USER };
+    let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let name = format!("lock@pid={}", process.id());
+    mount.tree.before(OpCode::Create2, move |_| {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    });
+    mount.filesystem.mkdir(caller, ROOT, OsStr::new(&name), 0o755).await.unwrap();
+    while mount.tree.stat("/lock").is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
