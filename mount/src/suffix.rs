@@ -26,7 +26,9 @@ pub struct Suffix {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SuffixError {
     /// `@foo`.
-    #[error("a word of its suffix is unknown: there are eph, seq, fd, pid=N, ttl=TIME and container")]
+    #[error(
+        "a word of its suffix is unknown: there are eph, seq, fd, pid=N, ttl=TIME and container"
+    )]
     Unknown,
     /// `@eph,eph`.
     #[error("a word of its suffix stands there twice")]

@@ -82,7 +82,10 @@ impl Filesystem {
         let (znode_name, suffix) = new_name(directory, name)?;
         if suffix.file_descriptor {
             let path = path::join(&directory.path, &name.to_string_lossy());
-            told(&path, &"only a file that is opened has a descriptor that it could live as long as");
+            told(
+                &path,
+                &"only a file that is opened has a descriptor that it could live as long as",
+            );
             return Err(Errno::EINVAL);
         }
         let data = (view == View::File).then(Bytes::new);
