@@ -148,6 +148,7 @@ impl EchoFilter {
                 };
                 if let Some(held) = self.held.iter_mut().rfind(caused) {
                     held.decision = Some(true);
+                    held.change.zxid = Some(zxid);
                 }
             }
         }

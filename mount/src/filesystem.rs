@@ -6,6 +6,7 @@
 //! listings, extended attributes, status files. No table's lock is ever held while waiting.
 
 mod attributes;
+mod compare;
 mod create;
 mod creator;
 mod directories;
@@ -219,7 +220,13 @@ impl Filesystem {
 
     /// `FORGET`.
     pub fn forget(&self, inode: u64, lookups: u64) {
-        self.inodes.lock().forget(inode, lookups);
+        let mut inodes = self.inodes.lock();
+        let Some(forgotten) = inodes.forget(inode, lookups) else { return };
+        if forgotten.view.is_directory()
+            && !inodes.at_path(&forgotten.path).any(|inode| inode.view.is_directory())
+        {
+            self.remote.announced.lock().release(&forgotten.path);
+        }
     }
 
     /// `GETATTR`. An inode whose znode is gone shows what was last known of it, without a link.
@@ -258,7 +265,10 @@ impl Filesystem {
         if wanted & want::WRITE != 0 {
             self.check_writable()?;
         }
-        self.getattr(number).await?;
+        // Who only goes through a directory (cd) is not made to wait for a server.
+        if wanted != want::SEARCH {
+            self.getattr(number).await?;
+        }
         let inode = self.inode(number)?;
         self.check(caller, &inode.znode, inode.view.is_directory(), wanted)
     }
@@ -398,6 +408,7 @@ impl Filesystem {
 
     /// The entry that tells the kernel of an inode.
     fn entry(&self, inode: &Inode) -> Entry {
+        self.note_shown(inode);
         Entry { attributes: self.attributes(inode), generation: inode.generation }
     }
 

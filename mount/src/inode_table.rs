@@ -37,6 +37,11 @@ impl View {
     pub fn is_directory(self) -> bool {
         matches!(self, View::Directory | View::AsDirectory)
     }
+
+    /// Whether it is shown under the znode's own name.
+    pub fn is_name(&self) -> bool {
+        matches!(self, View::File | View::Directory)
+    }
 }
 
 /// What the servers last said about a znode.
@@ -277,19 +282,20 @@ impl InodeTable {
         number
     }
 
-    /// The kernel forgets `lookups` of an inode; the last one removes it.
-    pub fn forget(&mut self, number: u64, lookups: u64) {
+    /// The kernel forgets `lookups` of an inode; the last one removes it, and it is returned.
+    pub fn forget(&mut self, number: u64, lookups: u64) -> Option<Inode> {
         if number == ROOT {
-            return;
+            return None;
         }
-        let Some(inode) = self.inodes.get_mut(&number) else { return };
+        let inode = self.inodes.get_mut(&number)?;
         inode.lookups = inode.lookups.saturating_sub(lookups);
-        if inode.lookups == 0 {
-            self.detach(number, Presence::Live);
-            if let Some(forgotten) = self.inodes.remove(&number) {
-                self.unindex(number, &forgotten.path);
-            }
+        if inode.lookups > 0 {
+            return None;
         }
+        self.detach(number, Presence::Live);
+        let forgotten = self.inodes.remove(&number)?;
+        self.unindex(number, &forgotten.path);
+        Some(forgotten)
     }
 
     /// Tells what the servers said of an inode's znode. `None`, or another creation, means that the

@@ -9,6 +9,7 @@
 //! What does not live here: the protocol and the client (package `znodefs`) and the replica
 //! (package `znodefs-server`).
 
+pub mod announced;
 pub mod caller;
 pub mod changes;
 pub mod commit;
@@ -20,6 +21,7 @@ pub mod fuse;
 pub mod handle_table;
 pub mod inode_table;
 pub mod interruption;
+pub mod journal;
 pub mod kernel_notify;
 pub mod lifetimes;
 pub mod lock_queue;

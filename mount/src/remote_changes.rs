@@ -26,6 +26,9 @@ pub struct Remote {
     pub zxid: Option<Zxid>,
     /// Whether the name has to appear although this mount has made it: a program asked for another.
     pub is_announced: bool,
+    /// Whether a comparison has found it: then what matters is the difference between what was
+    /// announced and what there is. Everything up to this transaction was announced.
+    pub compared: Option<Zxid>,
     /// How often it was tried before.
     pub attempts: u32,
 }
@@ -58,6 +61,7 @@ impl Remote {
         }
         self.zxid = self.zxid.max(newer.zxid);
         self.is_announced |= newer.is_announced;
+        self.compared = self.compared.or(newer.compared);
         self.attempts = self.attempts.max(newer.attempts);
     }
 }
@@ -108,6 +112,12 @@ impl RemoteChanges {
     /// Notes that a znode made here under another name is to be announced under its own.
     pub fn note_announcement(&mut self, znode: &str) -> bool {
         self.put(znode, Remote { is_announced: true, ..Remote::default() })
+    }
+
+    /// Notes that a comparison has found a znode other than it was announced; everything up to
+    /// `told_up_to` was.
+    pub fn note_compared(&mut self, znode: &str, told_up_to: Zxid) -> bool {
+        self.put(znode, Remote { compared: Some(told_up_to), ..Remote::default() })
     }
 
     /// Takes back what could not be replayed; what came meanwhile is newer.

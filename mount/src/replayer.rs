@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::filesystem::Filesystem;
-use crate::filesystem::remote::Task;
+use crate::filesystem::remote::{Room, Task};
 use crate::filesystem::replay::Step;
 use crate::inode_table::Znode;
 use crate::remote_changes::{Batch, Remote};
@@ -18,6 +18,9 @@ use crate::replay::{Action, WORKERS};
 
 /// How many changes of one directory are asked for at once.
 const BATCH_MAX: usize = 32;
+
+/// How many directories' children are asked for at once.
+const SURVEYS_MAX: usize = 4;
 
 /// How long to wait before trying again what could not be done.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -28,18 +31,53 @@ const ATTEMPTS_MAX: u32 = 20;
 /// Replays until it is dropped.
 pub async fn run(filesystem: Arc<Filesystem>) {
     let slots = Arc::new(Semaphore::new(WORKERS));
+    let surveys = Arc::new(Semaphore::new(SURVEYS_MAX));
+    let comparing = Arc::new(tokio::sync::Mutex::new(()));
     loop {
-        let task = filesystem.next_task(BATCH_MAX).await;
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let (slot, survey_slot) =
+            (slots.clone().try_acquire_owned().ok(), surveys.clone().try_acquire_owned().ok());
+        let room = Room { replays: slot.is_some(), surveys: survey_slot.is_some() };
+        let Some(task) = filesystem.next_task(BATCH_MAX, room) else {
+            filesystem.task_noted().await;
+            continue;
+        };
         let filesystem = filesystem.clone();
-        tokio::spawn(async move {
-            match task {
-                Task::Replay(batch) => replay(&filesystem, batch).await,
-                Task::Status => replay_status(&filesystem).await,
-                Task::Compare => {}
+        match task {
+            Task::Replay(batch) => {
+                tokio::spawn(async move { replay(&filesystem, batch, slot).await });
             }
-            drop(slot);
-        });
+            // Nothing that waits for a server may hold this up.
+            Task::Status => {
+                tokio::spawn(async move { replay_status(&filesystem).await });
+            }
+            Task::Compare => {
+                let turn = comparing.clone();
+                tokio::spawn(async move {
+                    let _turn = turn.lock().await;
+                    compare(&filesystem).await;
+                });
+            }
+            Task::Survey(directory) => {
+                tokio::spawn(async move {
+                    filesystem.survey(&directory).await;
+                    drop(survey_slot);
+                    filesystem.wake_replayer();
+                });
+            }
+        }
+    }
+}
+
+/// Finds what was missed. Without a connection the next one begins it anew.
+async fn compare(filesystem: &Arc<Filesystem>) {
+    match filesystem.compare().await {
+        Ok(true) => {}
+        Ok(false) => filesystem.compare_again(),
+        Err(error) => {
+            tracing::debug!("what was missed could not be found out yet: {error:?}");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            filesystem.compare_again();
+        }
     }
 }
 
@@ -51,7 +89,7 @@ async fn replay_status(filesystem: &Filesystem) {
     }
 }
 
-async fn replay(filesystem: &Arc<Filesystem>, batch: Batch) {
+async fn replay(filesystem: &Arc<Filesystem>, batch: Batch, slot: Option<OwnedSemaphorePermit>) {
     // All states are asked for before the first is waited for.
     let mut asked = Vec::with_capacity(batch.changes.len());
     for (znode, remote) in batch.changes {
@@ -74,6 +112,7 @@ async fn replay(filesystem: &Arc<Filesystem>, batch: Batch) {
     if failed {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
+    drop(slot);
     filesystem.batch_done(&batch.directory);
 }
 
@@ -111,6 +150,7 @@ async fn replay_one(
             ReplayError::Stopped => return true,
         }
     }
+    filesystem.note_announced(znode, now.as_ref());
     true
 }
 

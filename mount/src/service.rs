@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -200,6 +201,8 @@ impl Service for ClientService {
 pub struct Znodes {
     service: Arc<dyn Service>,
     is_absolute: bool,
+    /// How many requests were sent.
+    sent: Arc<AtomicU64>,
 }
 
 /// What a request comes to.
@@ -243,7 +246,12 @@ impl<'a> NewZnode<'a> {
 impl Znodes {
     /// The requests of one session.
     pub fn new(service: Arc<dyn Service>) -> Znodes {
-        Znodes { service, is_absolute: false }
+        Znodes { service, is_absolute: false, sent: Arc::default() }
+    }
+
+    /// How many requests were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The same with paths from the real root.
@@ -252,6 +260,7 @@ impl Znodes {
     }
 
     fn send(&self, request: &Request<'_>) -> PendingReply {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         match self.is_absolute {
             true => self.service.submit_absolute(request),
             false => self.service.submit(request),

@@ -5,9 +5,8 @@ use std::process::Command;
 
 use znodefs_tests::ensemble::{Ensemble, SERVICE_LIMIT};
 use znodefs_tests::server::{four_letter_word, is_serving};
-use znodefs_tests::{Directory, Process, Random, binary, free_port, wait_until};
+use znodefs_tests::{Directory, Process, Proxy, Random, binary, free_port, wait_until};
 
-use crate::proxy::Proxy;
 use crate::world::{SOON, Shells};
 
 #[test]

@@ -6,7 +6,6 @@ mod ensemble;
 mod kazoo;
 mod lock;
 mod outage;
-mod proxy;
 mod recipes;
 mod register;
 mod terminal;

@@ -2,9 +2,8 @@
 //! ones end the command before somebody else can hold the lock.
 
 use znodefs_tests::deadline::pause;
-use znodefs_tests::wait_until;
+use znodefs_tests::{Proxy, wait_until};
 
-use crate::proxy::Proxy;
 use crate::world::{SOON, Service, count_processes};
 
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! `znode register`: a znode that is there while a command runs.
 
-use znodefs_tests::wait_until;
+use znodefs_tests::{Proxy, wait_until};
 
-use crate::proxy::Proxy;
 use crate::world::{SOON, Service};
 
 #[test]

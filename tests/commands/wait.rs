@@ -1,8 +1,8 @@
 //! `znode wait`: conditions, limits, outages.
 
+use znodefs_tests::Proxy;
 use znodefs_tests::deadline::pause;
 
-use crate::proxy::Proxy;
 use crate::world::{SOON, Service};
 
 use std::time::Duration;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{DebianZooKeeper, wait_until};
+use znodefs_tests::{DebianZooKeeper, Proxy, wait_until};
 
-use crate::proxy::Proxy;
 use crate::world::{Background, SOON, Service};
 
 /// The lines of a file without the zxids, which differ from run to run.

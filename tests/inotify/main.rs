@@ -5,3 +5,4 @@ mod changes;
 mod failures;
 mod fixture;
 mod own_changes;
+mod reconnection;

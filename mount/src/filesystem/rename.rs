@@ -162,6 +162,7 @@ impl Filesystem {
         let (replaced, moved) = {
             let mut inodes = self.inodes.lock();
             let replaced = inodes.rename(from.name(), to.name(), &to.path, &stats, acl);
+            self.note_moved(&inodes, &to.path);
             (replaced, inodes.find(to.parent, &to.shown).map(|inode| inode.number))
         };
         self.detach_files(replaced);

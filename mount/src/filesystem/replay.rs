@@ -10,9 +10,10 @@ use std::ffi::OsStr;
 
 use fuser::{Errno, FileAttr};
 use parking_lot::Mutex;
-use znodefs::path;
+use znodefs::{Zxid, path};
 
 use super::{Entry, Filesystem, status};
+use crate::announced::{Child, Kind};
 use crate::echo::Happening;
 use crate::inode_table::{Inode, Presence, ROOT, View, Znode};
 use crate::naming;
@@ -93,13 +94,14 @@ impl Filesystem {
     pub(crate) fn plan(&self, znode: &str, remote: &Remote, now: Option<&Znode>) -> Vec<Step> {
         let mut steps = Vec::new();
         let inodes = self.inodes.lock();
+        let told = self.remote.announced.lock().child(znode);
         let name = path::name(znode);
         let parents = path::parent(znode).into_iter().flat_map(|parent| inodes.at_path(parent));
         for directory in parents.filter(|inode| inode.view.is_directory()) {
             let Some(shown_path) = inodes.shown_path(directory.number) else { continue };
             let Some(shown) = naming::file_name(name, directory.number == ROOT) else { continue };
             let mut place =
-                Place { parent: directory.number, shown_path, znode, steps: &mut steps };
+                Place { parent: directory.number, shown_path, znode, told, steps: &mut steps };
             let as_directory = format!("{shown}@dir");
             let view = inodes.find(directory.number, &as_directory);
             if let Some(known) = view
@@ -115,7 +117,7 @@ impl Filesystem {
                 |now: &&Znode| directory.number == ROOT || now.stat.czxid == directory.czxid();
             let Some(now) = now.filter(same) else { continue };
             let mut place =
-                Place { parent: directory.number, shown_path, znode, steps: &mut steps };
+                Place { parent: directory.number, shown_path, znode, told, steps: &mut steps };
             place.follow_data(remote, now, directory, inodes.find(directory.number, naming::DATA));
         }
         steps
@@ -249,21 +251,27 @@ struct Place<'a> {
     parent: u64,
     shown_path: String,
     znode: &'a str,
+    /// What the znode was announced as.
+    told: Option<Child>,
     steps: &'a mut Vec<Step>,
 }
 
 impl Place<'_> {
     /// What happened to a znode under its own name.
     fn follow(&mut self, shown: &str, remote: &Remote, now: Option<&Znode>, known: Option<&Inode>) {
+        let told_view = self.told.map_or(View::File, |told| told.kind.view());
         let Some(now) = now else {
-            let was_there = known.is_some() || remote.was_there;
-            if was_there {
-                let view = known.map_or(View::File, |known| known.view);
+            let compared = remote.compared.is_some() && self.told.is_some();
+            if known.is_some() || remote.was_there || compared {
+                let view = known.map_or(told_view, |known| known.view);
                 self.vanish(shown, view, known.map(|known| known.number), false);
             }
             return;
         };
         let view = now.view(known);
+        if let Some(told_up_to) = remote.compared {
+            return self.follow_compared(shown, (now, view), known, told_up_to);
+        }
         let was_created = remote.last == Some(Happening::Created);
         // A znode newer than everything that was heard of was made here, or will be heard of.
         let is_newer = remote.zxid.is_some_and(|zxid| now.stat.czxid > zxid);
@@ -275,11 +283,11 @@ impl Place<'_> {
             }
             _ if remote.is_announced => self.appear(shown, view, now),
             None if remote.last == Some(Happening::Deleted) && remote.was_there => {
-                self.vanish(shown, View::File, None, false);
+                self.vanish(shown, told_view, None, false);
             }
             _ if was_created && !is_newer => {
                 if known.is_none() && remote.was_there {
-                    self.vanish(shown, View::File, None, false);
+                    self.vanish(shown, told_view, None, false);
                 }
                 self.appear(shown, view, now);
             }
@@ -287,6 +295,34 @@ impl Place<'_> {
                 self.modify(shown, View::File, now);
             }
             _ => {}
+        }
+    }
+
+    /// What a comparison has found under a znode's own name.
+    fn follow_compared(
+        &mut self,
+        shown: &str,
+        (now, view): (&Znode, View),
+        known: Option<&Inode>,
+        told_up_to: Zxid,
+    ) {
+        let Some(told) = self.told else {
+            if now.stat.czxid > told_up_to || known.is_none_or(|known| known.view != view) {
+                self.appear(shown, view, now);
+            } else if now.stat.mzxid > told_up_to && view == View::File {
+                self.modify(shown, view, now);
+            }
+            return;
+        };
+        let was_replaced = told.was_replaced(&now.stat, told_up_to);
+        let is_other_kind =
+            told.kind != Kind::Unknown && told.kind != Kind::of(view.is_directory());
+        if was_replaced || is_other_kind {
+            let view_told = known.map_or(told.kind.view(), |known| known.view);
+            self.vanish(shown, view_told, known.map(|known| known.number), !was_replaced);
+            self.appear(shown, view, now);
+        } else if told.was_set(&now.stat, told_up_to) && view == View::File {
+            self.modify(shown, view, now);
         }
     }
 
@@ -298,13 +334,17 @@ impl Place<'_> {
         directory: &Inode,
         known: Option<&Inode>,
     ) {
+        let was_set = remote.compared.is_some_and(|told_up_to| match self.told {
+            Some(told) => told.was_set(&now.stat, told_up_to),
+            None => now.stat.mzxid > told_up_to,
+        });
         let has_data = now.null_data != Some(true);
         let had_data = known.is_some() || directory.znode.stat.data_length > 0;
         match (had_data, has_data) {
             (true, false) => {
                 self.vanish(naming::DATA, View::Data, known.map(|known| known.number), false);
             }
-            _ if !remote.is_changed => {}
+            _ if !remote.is_changed && !was_set => {}
             (true, true) => self.modify(naming::DATA, View::Data, now),
             (false, true) if now.stat.data_length > 0 => self.appear(naming::DATA, View::Data, now),
             (false, _) => {}

@@ -114,9 +114,11 @@ impl Filesystem {
         let mut text = String::new();
         let counts = [
             ("requests", self.statistics.requests.load(Ordering::Relaxed)),
+            ("requests_sent", self.znodes.sent()),
             ("commits", self.statistics.commits.load(Ordering::Relaxed)),
             ("inodes", self.inodes.lock().len() as u64),
             ("open_handles", self.handles.len() as u64),
+            ("announced_names", self.remote.announced.lock().len() as u64),
         ];
         for (name, count) in counts {
             // Writing to a string does not fail.

@@ -1,6 +1,7 @@
 //! The operations on a tree in this process, with other clients coming between.
 
 mod creator;
+mod comparison;
 mod lifetimes;
 
 use std::ffi::OsStr;

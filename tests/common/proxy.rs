@@ -1,4 +1,5 @@
-//! A TCP proxy in front of a server that can fall silent: what goes wrong in networks, at will.
+//! A TCP proxy in front of a server that can fall silent or cut every connection: what goes wrong in
+//! networks, at will.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,6 +20,8 @@ pub struct Proxy {
 struct Flags {
     /// Connections stay, but nothing goes through; new ones are not answered.
     is_silent: AtomicBool,
+    /// Connections are closed, and new ones at once.
+    is_cut: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -33,6 +36,9 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 if of_thread.is_over.load(Ordering::Relaxed) {
                     return;
+                }
+                if of_thread.is_cut.load(Ordering::Relaxed) {
+                    continue;
                 }
                 if let Ok(server) = TcpStream::connect(&server) {
                     forward(&client, &server, &of_thread);
@@ -51,6 +57,16 @@ impl Proxy {
     /// From now on nothing goes through, and nobody is told.
     pub fn fall_silent(&self) {
         self.flags.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes every connection, and every new one at once.
+    pub fn cut(&self) {
+        self.flags.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Connections can be made again.
+    pub fn mend(&self) {
+        self.flags.is_cut.store(false, Ordering::Relaxed);
     }
 
     /// Everything that was held back goes through, and what comes from now on.
@@ -74,7 +90,7 @@ fn forward(from: &TcpStream, to: &TcpStream, flags: &Arc<Flags>) {
     from.set_read_timeout(Some(READ_TIMEOUT)).expect("a timeout that is not zero");
     std::thread::spawn(move || {
         let mut buffer = [0; 64 * 1024];
-        while !flags.is_over.load(Ordering::Relaxed) {
+        while !flags.is_over.load(Ordering::Relaxed) && !flags.is_cut.load(Ordering::Relaxed) {
             if flags.is_silent.load(Ordering::Relaxed) {
                 std::thread::sleep(READ_TIMEOUT);
                 continue;
