@@ -1,7 +1,7 @@
 //! The operations on a tree in this process, with other clients coming between.
 
-mod creator;
 mod comparison;
+mod creator;
 mod lifetimes;
 
 use std::ffi::OsStr;
