@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use znodefs::{Acl, SessionId, Zxid};
 
+use crate::codec;
+
 /// A transaction as it is logged and applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Txn {
@@ -38,6 +40,25 @@ pub struct TxnOrigin {
     /// The connection's number there.
     pub connection: u64,
 }
+
+/// The version and the members that an encoded transaction gives the ensemble, when it is one that
+/// does. Reads no more of any other than its head.
+pub fn reconfiguration(payload: &[u8]) -> Option<(Zxid, String)> {
+    /// What stands before the body of a [`Txn`], and which body it is.
+    type Head = (Zxid, SessionId, i32, TxnOrigin, i64, u32);
+    let (head, _) = codec::decode_front::<Head>(payload).ok()?;
+    if head.5 != RECONFIG_VARIANT {
+        return None;
+    }
+    let txn: Txn = codec::decode(payload).ok()?;
+    match txn.body {
+        TxnBody::Reconfig { members, .. } => Some((txn.zxid, members)),
+        _ => None,
+    }
+}
+
+/// The place of [`TxnBody::Reconfig`] among the bodies.
+const RECONFIG_VARIANT: u32 = 6;
 
 /// What a transaction does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,4 +152,35 @@ pub struct SessionRecord {
     pub session_id: SessionId,
     /// Its timeout in milliseconds.
     pub timeout_ms: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reconfiguration_is_told_from_every_other_transaction() {
+        let change = Change::Delete { path: "/a".into() };
+        let members = String::from("server.1=a:1:2:participant\n");
+        let bodies = [
+            TxnBody::Error(-101),
+            TxnBody::MultiError(vec![0, -2]),
+            TxnBody::CreateSession { timeout_ms: 4000 },
+            TxnBody::CloseSession { ephemerals: vec!["/e".into()] },
+            TxnBody::Change(change.clone()),
+            TxnBody::Multi(vec![change]),
+            TxnBody::Reconfig { members: members.clone(), data: Bytes::from_static(b"version=9") },
+        ];
+        let count = bodies.len();
+        for (number, body) in bodies.into_iter().enumerate() {
+            let (zxid, session_id) = (Zxid(0x3_0000_0007), SessionId(-5));
+            let origin = TxnOrigin { server: 2, connection: 70_000 };
+            let txn = Txn { zxid, session_id, xid: 300, origin, time_ms: 1_700_000_000_000, body };
+            let mut bytes = Vec::new();
+            codec::encode_into(&txn, &mut bytes).unwrap();
+            let expected = (number + 1 == count).then(|| (zxid, members.clone()));
+            assert_eq!(reconfiguration(&bytes), expected, "{:?}", txn.body);
+        }
+        assert_eq!(reconfiguration(b""), None);
+    }
 }

@@ -106,8 +106,13 @@ impl<'a> Decoder<'a> {
 
     /// Reads a string; null reads as an empty one, as ZooKeeper's servers treat it.
     pub fn read_ustring(&mut self) -> Result<&'a str, WireError> {
-        let Some(length) = self.read_length()? else { return Ok("") };
-        std::str::from_utf8(self.take(length)?).map_err(|_| WireError::NotUtf8)
+        Ok(self.read_nullable_ustring()?.unwrap_or_default())
+    }
+
+    /// Reads a string where null means something else than an empty one.
+    pub fn read_nullable_ustring(&mut self) -> Result<Option<&'a str>, WireError> {
+        let Some(length) = self.read_length()? else { return Ok(None) };
+        std::str::from_utf8(self.take(length)?).map(Some).map_err(|_| WireError::NotUtf8)
     }
 
     /// Reads a vector, each element with `read`; null reads as an empty one. Space is reserved only

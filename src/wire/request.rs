@@ -97,9 +97,14 @@ pub enum Request<'a> {
     Multi(Vec<MultiOp<'a>>),
     MultiRead(Vec<MultiOp<'a>>),
     Reconfig {
-        joining: &'a str,
-        leaving: &'a str,
-        new_members: &'a str,
+        /// `server.N=…`, separated by commas.
+        joining: Option<&'a str>,
+        /// Numbers of members, separated by commas.
+        leaving: Option<&'a str>,
+        /// All members, one `server.N=…` a line or separated by commas; then the other two do not
+        /// count.
+        new_members: Option<&'a str>,
+        /// The version that the configuration must have; -1 is any.
         current_config_id: i64,
     },
     CheckWatches {
@@ -246,9 +251,9 @@ impl<'a> Request<'a> {
             }
             OpCode::Reconfig => {
                 return Ok(Request::Reconfig {
-                    joining: decoder.read_ustring()?,
-                    leaving: decoder.read_ustring()?,
-                    new_members: decoder.read_ustring()?,
+                    joining: decoder.read_nullable_ustring()?,
+                    leaving: decoder.read_nullable_ustring()?,
+                    new_members: decoder.read_nullable_ustring()?,
                     current_config_id: decoder.read_long()?,
                 });
             }
@@ -439,9 +444,9 @@ impl Request<'_> {
                 put_multi_header(out, -1, true, -1);
             }
             Request::Reconfig { joining, leaving, new_members, current_config_id } => {
-                put_ustring(out, joining);
-                put_ustring(out, leaving);
-                put_ustring(out, new_members);
+                for text in [joining, leaving, new_members] {
+                    put_buffer(out, text.map(str::as_bytes));
+                }
                 out.put_i64(*current_config_id);
             }
             Request::CheckWatches { path, watcher_type: number }

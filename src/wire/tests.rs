@@ -160,9 +160,9 @@ fn request(op_code: OpCode, parts: &Parts) -> Option<Request<'_>> {
             Request::GetChildren { path, watch: flag },
         ]),
         OpCode::Reconfig => Request::Reconfig {
-            joining: path,
-            leaving: "",
-            new_members: path,
+            joining: Some(path),
+            leaving: Some(""),
+            new_members: flag.then_some(path),
             current_config_id: long,
         },
         OpCode::CheckWatches => Request::CheckWatches { path, watcher_type: number },

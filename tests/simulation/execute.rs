@@ -37,7 +37,7 @@ impl World {
                 }
             }
             Effect::Send { to, packet } => self.send(node, &to, packet),
-            Effect::SendSnapshot { connection, zxid } => {
+            Effect::SendSnapshot { connection, zxid, .. } => {
                 self.counts.snapshots_sent += 1;
                 let mut database = self.nodes[node].database.clone();
                 let stale = self.plan.mutation.is_some() && database.zxid != zxid;

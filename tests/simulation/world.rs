@@ -431,7 +431,8 @@ impl World {
             Arrival::Message(Message::Snapshot(database)) => {
                 let zxid = database.zxid;
                 self.nodes[end.node].staged.insert(id, database);
-                let packet = Packet::Snap { zxid };
+                let configuration = znodefs_server::zab::Ensemble::default();
+                let packet = Packet::Snap { zxid, configuration };
                 self.feed(end.node, Event::Packet { connection: id, packet });
             }
             Arrival::Closed => self.lose(connection, to),

@@ -9,6 +9,7 @@ use tracing::{debug, info};
 use znodefs::{Epoch, Zxid};
 
 use super::MemberEvent;
+use super::membership;
 use super::message::SharedIdentity;
 use crate::persistence::{CommittedFile, LogEvent, Storage, StorageError, StorageParts};
 use crate::replica::Event;
@@ -16,7 +17,7 @@ use crate::server::backend::{LogReporter, StorageBackend, Workers};
 use crate::server::{Disks, StartError, backend, recovery};
 use crate::service::Service;
 use crate::session_id::PasswordKey;
-use crate::zab::{Entry, Ticket};
+use crate::zab::{Ensemble, Entry, Ticket};
 
 /// What a ticket waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,15 @@ impl MemberDisk {
         }
         self.identity = Some(identity);
         Ok(())
+    }
+
+    /// Keeps the committed configuration, durably. Before the member belongs to an ensemble there is
+    /// nothing that it could be lost with.
+    pub fn keep_configuration(&self, ensemble: &Ensemble) -> Result<(), StorageError> {
+        match &self.joined {
+            Some(backend) => membership::write(&self.disks, backend.ensemble_id(), ensemble),
+            None => Ok(()),
+        }
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {

@@ -1,11 +1,12 @@
 //! The thread of a member: takes everything out of the mailbox at once, lets the protocol and the
 //! replica work, and carries out what they want done (`effects`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info, warn};
+use znodefs::Zxid;
 
 use super::MemberEvent;
 use super::disk::MemberDisk;
@@ -19,6 +20,7 @@ use crate::link::LinkEvent;
 use crate::link::quorum_port::PortEvent;
 use crate::replica::core_thread::{Backend, CoreResult};
 use crate::replica::{Effects, Event, Now, Replica};
+use crate::request_processor::EnsembleView;
 use crate::server::Surroundings;
 use crate::service::Service;
 use crate::status::{ReplicaRole, ReplicaStatus};
@@ -56,6 +58,13 @@ pub struct Driver {
     pub(super) effects: Effects,
     pub(super) now: Now,
     pub(super) retired: bool,
+    /// The version of the committed configuration, and whether this replica is in it.
+    pub(super) configured: Zxid,
+    pub(super) is_member: bool,
+    /// Where this replica listens, `HOST:PORT`.
+    pub(super) listening: HashSet<String>,
+    /// What the request processor knows of the ensemble.
+    pub(super) shown: EnsembleView,
     status: ReplicaStatus,
     zab_effects: Vec<zab::Effect>,
     stop_by_ms: Option<u64>,
@@ -70,6 +79,9 @@ pub(super) struct DriverParts {
     pub disk: MemberDisk,
     pub outside: Arc<dyn Outside>,
     pub read_only: ReadOnlyMode,
+    pub configured: Zxid,
+    pub is_member: bool,
+    pub listening: HashSet<String>,
 }
 
 impl Driver {
@@ -88,6 +100,10 @@ impl Driver {
             effects: Effects::default(),
             now: Now::default(),
             retired: false,
+            configured: parts.configured,
+            is_member: parts.is_member,
+            listening: parts.listening,
+            shown: EnsembleView::default(),
             status: ReplicaStatus::default(),
             zab_effects: Vec::new(),
             stop_by_ms: None,
@@ -132,6 +148,8 @@ impl Driver {
     /// The member begins to look for a leader.
     pub fn begin(&mut self) -> CoreResult {
         self.look_at_the_clock();
+        let quorum = self.zab.quorum().clone();
+        self.configure(&quorum)?;
         self.step(zab::Event::Start)?;
         self.carry_out()?;
         self.publish_status();
@@ -453,6 +471,7 @@ impl Driver {
     }
 
     fn publish_status(&mut self) {
+        self.show_ensemble();
         let role = match self.zab.role() {
             RoleKind::Looking | RoleKind::Retired => ReplicaRole::Looking,
             RoleKind::Following(_) => ReplicaRole::Follower,

@@ -17,7 +17,7 @@ use crate::persistence::EnsembleId;
 use crate::replica::Event;
 use crate::replica::core_thread::CoreResult;
 use crate::tree::SnapshotCursor;
-use crate::zab::{ConnectionId, Effect, Entry, LogRead, Packet, RoleKind, Ticket};
+use crate::zab::{ConnectionId, Effect, Ensemble, Entry, LogRead, Packet, RoleKind, Ticket};
 
 /// Transactions read from the log and applied at once.
 const DELIVERED_AT_ONCE: usize = 1024;
@@ -46,7 +46,10 @@ impl Driver {
                 Ok(())
             }
             Effect::Send { to, packet } => self.send(&to, packet),
-            Effect::SendSnapshot { connection, zxid } => self.send_snapshot(connection, zxid),
+            Effect::SendSnapshot { connection, zxid, configuration } => {
+                self.send_snapshot(connection, zxid, configuration)
+            }
+            Effect::Configure(quorum) => self.configure(&quorum),
             Effect::AppendTxns { .. }
             | Effect::TruncateLog { .. }
             | Effect::InstallSnapshot { .. }
@@ -119,6 +122,9 @@ impl Driver {
                 self.replica.set_now(self.now);
                 self.replica.start_serving(leads, epoch);
                 self.read_only.service_begins();
+                if leads {
+                    self.propose_first_configuration();
+                }
             }
             Effect::StopServing => {
                 warn!("clients are served no longer: their connections are closed");
@@ -163,7 +169,12 @@ impl Driver {
         Ok(())
     }
 
-    fn send_snapshot(&mut self, connection: ConnectionId, zxid: Zxid) -> CoreResult {
+    fn send_snapshot(
+        &mut self,
+        connection: ConnectionId,
+        zxid: Zxid,
+        configuration: Ensemble,
+    ) -> CoreResult {
         let cursor = SnapshotCursor::new(&self.service.database.tree.read());
         if cursor.zxid() != zxid {
             let found = cursor.zxid();
@@ -171,7 +182,8 @@ impl Driver {
         }
         info!("a snapshot of {zxid} goes to a learner");
         let service = Arc::clone(&self.service);
-        self.outside.send_snapshot(SnapshotTransfer::new(service, connection, cursor));
+        let transfer = SnapshotTransfer::new(service, connection, cursor, configuration);
+        self.outside.send_snapshot(transfer);
         Ok(())
     }
 

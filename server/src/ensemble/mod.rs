@@ -9,6 +9,7 @@ mod disk;
 mod driver;
 mod effects;
 pub mod log_read;
+mod membership;
 mod message;
 pub mod outside;
 mod read_only;

@@ -1,7 +1,9 @@
 //! What a member reaches outside of its core's thread: the other members, and those who work for it
 //! meanwhile. The driver knows no more of them than this, so that a simulation can take their place.
 
+use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,13 +11,24 @@ use tokio::runtime::Handle;
 
 use super::log_read::LogReading;
 use super::snapshot_transfer::SnapshotTransfer;
-use crate::link::LinkSet;
 use crate::link::quorum_port::QuorumPort;
+use crate::link::{LinkSet, Plane};
+use crate::net;
 use crate::persistence::{EnsembleId, LogThread, LogWorker};
 use crate::replica::snapshot_task::SnapshotTask;
 use crate::server::backend::{Threads, Workers};
+use crate::service::Service;
 use crate::tree::DataTree;
 use crate::zab::{Effect, ServerId};
+
+/// Where other members listen.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    /// Their quorum ports.
+    pub quorum: HashMap<ServerId, Vec<String>>,
+    /// Their election ports.
+    pub election: HashMap<ServerId, Vec<String>>,
+}
 
 /// The other members, and helpers. No call blocks; answers come as
 /// [`MemberEvent`](super::MemberEvent)s.
@@ -41,6 +54,16 @@ pub trait Outside: Workers {
     fn read_log(&self, reading: LogReading);
     /// Takes a tree apart that is no longer used.
     fn discard(&self, tree: DataTree);
+    /// Says which other members there are, each with its addresses `HOST:PORT`.
+    fn set_peers(&self, _peers: Peers) {}
+    /// Listens on one more address for replicas; it was this replica's own line that changed.
+    fn listen(&self, _plane: Plane, _address: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
+    /// Listens on one more address for clients.
+    fn listen_for_clients(&self, _service: &Arc<Service>, _address: SocketAddr) -> io::Result<()> {
+        Ok(())
+    }
     /// Is told what the protocol wants done before it is done. For the checks of a simulation.
     fn observe(&self, _effect: &Effect) {}
 }
@@ -99,6 +122,26 @@ impl Outside for SystemOutside {
 
     fn read_log(&self, reading: LogReading) {
         self.runtime.spawn(reading.read_when_there_is_room(Arc::clone(&self.port)));
+    }
+
+    fn set_peers(&self, peers: Peers) {
+        self.port.set_peers(peers.quorum);
+        self.links.set_peers(peers.election);
+    }
+
+    fn listen(&self, plane: Plane, address: SocketAddr) -> io::Result<()> {
+        match plane {
+            Plane::Quorum => self.runtime.block_on(self.port.listen_also(address)),
+            Plane::Election => self.runtime.block_on(self.links.listen_also(address)),
+        }
+    }
+
+    fn listen_for_clients(&self, service: &Arc<Service>, address: SocketAddr) -> io::Result<()> {
+        let _inside = self.runtime.enter();
+        let listener = net::bind(address)?.listen(service.config.listen_backlog)?;
+        // It ends with the runtime; a replica that is stopped takes no connection.
+        self.runtime.spawn(net::accept(listener, Arc::clone(service)));
+        Ok(())
     }
 
     fn discard(&self, tree: DataTree) {

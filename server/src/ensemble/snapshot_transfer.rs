@@ -20,7 +20,7 @@ use crate::persistence::{SnapshotError, SnapshotFiles, SnapshotInfo, SnapshotWri
 use crate::replica::Event;
 use crate::service::Service;
 use crate::tree::{DataTree, RestoreError, SnapshotCursor, TreeRestorer};
-use crate::zab::{ConnectionId, Packet};
+use crate::zab::{ConnectionId, Ensemble, Packet};
 
 /// Bytes of the tree copied under one hold of its lock.
 const BLOCK_LENGTH: usize = 64 << 10;
@@ -30,6 +30,7 @@ pub struct SnapshotTransfer {
     service: Arc<Service>,
     connection: ConnectionId,
     cursor: SnapshotCursor,
+    configuration: Ensemble,
     /// Which tree it is of.
     replacements: u64,
     block_length: usize,
@@ -60,12 +61,14 @@ impl SnapshotTransfer {
         service: Arc<Service>,
         connection: ConnectionId,
         cursor: SnapshotCursor,
+        configuration: Ensemble,
     ) -> SnapshotTransfer {
         let replacements = service.database.replacements.load(Ordering::Acquire);
         SnapshotTransfer {
             service,
             connection,
             cursor,
+            configuration,
             replacements,
             block_length: BLOCK_LENGTH,
             bytes: 0,
@@ -102,7 +105,8 @@ impl SnapshotTransfer {
             }
             Piece::Name => {
                 self.next = Piece::End;
-                message::encode(&Message::Packet(&Packet::Snap { zxid }))
+                let configuration = std::mem::take(&mut self.configuration);
+                message::encode(&Message::Packet(&Packet::Snap { zxid, configuration }))
             }
             Piece::End => return NextPiece::Complete,
         };

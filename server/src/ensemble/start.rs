@@ -1,6 +1,6 @@
 //! From configuration and disk to a running member: what was recovered, the two ports, the thread.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -14,12 +14,13 @@ use znodefs::{Epoch, Zxid};
 use super::MemberEvent;
 use super::disk::{DiskError, MemberDisk};
 use super::driver::{Driver, DriverParts};
+use super::membership::{self, RecoveredMembership};
 use super::message::FRAME_LENGTH_MAX;
 use super::outside::{Outside, SystemOutside};
 use super::read_only::ReadOnlyMode;
 use crate::codec;
 use crate::config::ServerConfig;
-use crate::config::ensemble::{Member, MemberRole};
+use crate::config::ensemble::Member;
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
 use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageOptions};
@@ -32,7 +33,7 @@ use crate::session_id::PasswordKey;
 use crate::tls::QuorumTls;
 use crate::tree::DataTree;
 use crate::txn::{Txn, TxnBody, TxnOrigin};
-use crate::zab::{Ensemble, Identity, Recovered, ServerId, Settings, Zab};
+use crate::zab::{Ensemble, Identity, QuorumVerifier, Recovered, ServerId, Settings, Zab};
 
 /// Bytes that may wait for one other member before its connection is given up.
 const WAITING_BYTES_MAX: usize = 128 << 20;
@@ -46,6 +47,7 @@ pub struct MemberRecovered {
     storage: Storage,
     key: Option<PasswordKey>,
     zab: Recovered,
+    membership: RecoveredMembership,
     disks: Disks,
     /// Whether the database is as of one transaction.
     tree_is_whole: bool,
@@ -82,11 +84,12 @@ pub fn recover(
         Some(restored) => restored,
         None => (Zxid::ZERO, DataTree::new(hash_seed)),
     };
+    let membership = membership::recover(config, &disks, &storage, &tree, delivered)?;
     let (delivered, tree_is_whole) = match config.read_only_mode {
         true => apply_committed(&storage, &disks, delivered, &mut tree)?,
         false => (delivered, false),
     };
-    show_membership(config, &mut tree);
+    show_membership(&membership.committed, &mut tree);
     let (mut key, mut epochs) = (None, (Epoch(0), Epoch(0)));
     if let Some(identity) = storage.identity() {
         key = recovery::read_password_key(&disks, identity.ensemble_id)?;
@@ -109,7 +112,7 @@ pub fn recover(
         initialize: config.initialize,
     };
     let database = Arc::new(Database::new(tree, surroundings.random_number()?));
-    Ok(MemberRecovered { database, storage, key, zab, disks, tree_is_whole })
+    Ok(MemberRecovered { database, storage, key, zab, membership, disks, tree_is_whole })
 }
 
 /// Applies what of the log was known to be committed. Returns how far the tree is then, and whether
@@ -132,13 +135,12 @@ fn apply_committed(
 }
 
 /// `/zookeeper/config` shows the configured members for as long as no reconfiguration was made.
-fn show_membership(config: &ServerConfig, tree: &mut DataTree) {
-    use std::fmt::Write;
-    let mut members = String::new();
-    for member in &config.members {
-        // Writing to a string cannot fail.
-        let _ = writeln!(members, "server.{}={member}", member.server_id);
+fn show_membership(committed: &Ensemble, tree: &mut DataTree) {
+    if committed.version > Zxid::ZERO {
+        // The transaction that made it is in the tree, or is delivered before anybody is served.
+        return;
     }
+    let members = committed.description().to_string();
     let data = Bytes::from(format!("{members}version=0"));
     let shown = Txn {
         zxid: Zxid::ZERO,
@@ -159,8 +161,8 @@ pub(crate) async fn start(
     tls: Option<Arc<QuorumTls>>,
     ended: impl FnOnce(CoreResult) + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
-    let own = own_member(&service.config)?;
-    let (links, port) = open_ports(service, own, recovered.ensemble_id(), tls).await?;
+    let own = own_member(&service.config, &recovered.membership)?;
+    let (links, port) = open_ports(service, &own, recovered.ensemble_id(), tls).await?;
     let (port, runtime) = (Arc::new(port), Handle::current());
     let outside = Arc::new(SystemOutside { links, port, runtime });
     let mut driver = assemble(service, recovered, surroundings, outside)?;
@@ -180,7 +182,9 @@ pub fn assemble(
     outside: Arc<dyn Outside>,
 ) -> Result<Driver, StartError> {
     let config = &service.config;
-    let MemberRecovered { database, storage, key, zab, disks, tree_is_whole } = recovered;
+    let MemberRecovered { database, storage, key, zab, membership, disks, tree_is_whole } =
+        recovered;
+    let own = own_member(config, &membership)?;
     let clock = &surroundings.clock;
     let now = Now { monotonic_ms: clock.monotonic_ms(), wall_ms: clock.wall_ms() };
     let parts = ReplicaParts {
@@ -198,14 +202,18 @@ pub fn assemble(
     let disk = MemberDisk::new(Arc::clone(service), workers, disks, storage, key);
     let identity = Identity {
         id: ServerId(u32::from(config.server_id.0)),
-        ensemble: ensemble(config),
+        ensemble: membership.committed.clone(),
         seed: surroundings.random_number()?,
     };
     let driver_parts = DriverParts {
         service: Arc::clone(service),
         surroundings: surroundings.clone(),
         replica: Replica::new(parts, now),
-        zab: Zab::new(identity, settings(config), &zab),
+        configured: membership.committed.version,
+        is_member: membership.committed.contains(identity.id),
+        listening: listening(config, &own),
+        zab: Zab::new(identity, settings(config), &zab)
+            .with_configurations(membership::read_configuration, membership.proposed),
         disk: disk.map_err(start_error)?,
         outside,
         read_only: ReadOnlyMode::new(
@@ -224,9 +232,12 @@ fn start_error(error: DiskError) -> StartError {
     }
 }
 
-fn own_member(config: &ServerConfig) -> Result<&Member, StartError> {
-    let own = config.members.iter().find(|member| member.server_id == config.server_id);
-    own.ok_or_else(|| {
+fn own_member(
+    config: &ServerConfig,
+    membership: &RecoveredMembership,
+) -> Result<Member, StartError> {
+    let committed = QuorumVerifier::Majority(membership.committed.clone());
+    membership::own_member(config, &committed).ok_or_else(|| {
         let reason = format!("there is no line server.{}", config.server_id);
         StartError::System(io::Error::other(reason))
     })
@@ -241,12 +252,21 @@ fn settings(config: &ServerConfig) -> Settings {
     }
 }
 
-fn ensemble(config: &ServerConfig) -> Ensemble {
-    let of = |role: MemberRole| {
-        let members = config.members.iter().filter(move |member| member.role == role);
-        members.map(|member| ServerId(u32::from(member.server_id.0)))
-    };
-    Ensemble::new(Zxid::ZERO, of(MemberRole::Participant), of(MemberRole::Observer))
+/// Where a replica listens from the start.
+fn listening(config: &ServerConfig, own: &Member) -> HashSet<String> {
+    let client = config.client_address;
+    // A member's line says 0.0.0.0 for any address; the configuration may say it in other words.
+    let mut names: HashSet<String> = own
+        .client_address
+        .iter()
+        .filter(|own| own.port == client.port())
+        .map(|own| host_port(&own.host, own.port))
+        .collect();
+    for (host, quorum, election) in own.addresses.iter().take(1) {
+        names.extend([host_port(host, *quorum), host_port(host, *election)]);
+    }
+    names.insert(client.to_string());
+    names
 }
 
 async fn open_ports(
@@ -287,25 +307,20 @@ async fn open_ports(
         QuorumPort::start(address, options(Plane::Quorum, WAITING_BYTES_MAX), ensemble_id, sink)
             .await
             .map_err(listening(address))?;
-    let peers = |port_of: fn(&(String, u16, u16)) -> u16| -> HashMap<ServerId, Vec<String>> {
-        let others = service.config.members.iter().filter(|one| one.server_id != own.server_id);
-        others
-            .map(|member| {
-                let addresses = member.addresses.iter().map(|one| host_port(&one.0, port_of(one)));
-                (ServerId(u32::from(member.server_id.0)), addresses.collect())
-            })
-            .collect()
-    };
-    port.set_peers(peers(|address| address.1));
-    links.set_peers(peers(|address| address.2));
+    if service.config.reconfig_enabled {
+        links.take_strangers();
+        port.take_strangers();
+    }
     Ok((links, port))
 }
 
-fn host_port(host: &str, port: u16) -> String {
+/// An address as it is dialled.
+pub(super) fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+/// The address of one of this replica's own ports.
+pub(super) fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     let unknown = |reason: String| {
         StartError::System(io::Error::other(format!(
             "{host}:{port} of this replica's server line cannot be listened on: {reason}"

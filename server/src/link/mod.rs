@@ -31,6 +31,9 @@ use crate::tls::QuorumTls;
 
 /// First pause between attempts to reach a peer; doubled up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// How long the replica with the lower id waits for the other one to dial before it dials itself,
+/// where replicas may come that the other does not know.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// Longest pause between attempts to reach a peer: one that has started waits that long at most,
 /// since the other one dials.
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -82,7 +85,7 @@ pub struct LinkOptions {
 pub struct LinkSet {
     shared: Arc<Shared>,
     local_address: SocketAddr,
-    accepting: JoinHandle<()>,
+    accepting: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -95,13 +98,18 @@ struct Shared {
 #[derive(Default)]
 struct State {
     peers: HashMap<ServerId, Peer>,
+    /// Whether replicas that are not named are let in: they may be about to join.
+    takes_strangers: bool,
     next_link: u64,
     closed: bool,
 }
 
 /// What is known of one other replica.
+#[derive(Default)]
 struct Peer {
     addresses: Vec<String>,
+    /// It was not named; forgotten when its link is lost.
+    is_stranger: bool,
     /// Wakes the dialling task when the link is lost or the addresses change.
     wake: Arc<Notify>,
     dialling: Option<JoinHandle<()>>,
@@ -134,7 +142,7 @@ impl LinkSet {
             state: Mutex::default(),
         });
         let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
-        Ok(LinkSet { shared, local_address, accepting })
+        Ok(LinkSet { shared, local_address, accepting: Mutex::new(vec![accepting]) })
     }
 
     /// The address that is listened on.
@@ -146,8 +154,9 @@ impl LinkSet {
     /// that are not named any more are closed. Names are resolved at every attempt.
     pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         let mut state = self.shared.state.lock();
+        let takes_strangers = state.takes_strangers;
         state.peers.retain(|id, peer| {
-            let stays = peers.contains_key(id);
+            let stays = peers.contains_key(id) || (takes_strangers && peer.is_stranger);
             if !stays {
                 peer.close("the peer left the ensemble");
             }
@@ -157,21 +166,34 @@ impl LinkSet {
             if id == self.shared.endpoint.options.own_id {
                 continue;
             }
-            let peer = state.peers.entry(id).or_insert_with(|| Peer {
-                addresses: Vec::new(),
-                wake: Arc::new(Notify::new()),
-                dialling: None,
-                link: None,
-                turn: Arc::default(),
-            });
+            let peer = state.peers.entry(id).or_insert_with(Peer::default);
             peer.addresses = addresses;
+            peer.is_stranger = false;
             peer.wake.notify_one();
-            // One connection for each pair: the replica with the greater id dials.
-            if self.shared.endpoint.options.own_id > id && peer.dialling.is_none() {
-                let task = dial_peer(Arc::downgrade(&self.shared), id, peer.wake.clone());
+            // One connection for each pair: the replica with the greater id dials. Where the other
+            // may not know this one, it has to dial in the end.
+            let dials_first = self.shared.endpoint.options.own_id > id;
+            if (dials_first || takes_strangers) && peer.dialling.is_none() {
+                let patience = if dials_first { None } else { Some(PATIENCE) };
+                let (shared, wake) = (Arc::downgrade(&self.shared), peer.wake.clone());
+                let task = dial_peer(shared, id, wake, patience);
                 peer.dialling = Some(self.shared.runtime.spawn(task));
             }
         }
+    }
+
+    /// Lets in replicas of the same ensemble that [`set_peers`](LinkSet::set_peers) does not name.
+    /// To be called before it.
+    pub fn take_strangers(&self) {
+        self.shared.state.lock().takes_strangers = true;
+    }
+
+    /// Listens on one more address.
+    pub async fn listen_also(&self, address: SocketAddr) -> io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        let accept = endpoint::accept_peers(listener, Arc::downgrade(&self.shared));
+        self.accepting.lock().push(tokio::spawn(accept));
+        Ok(())
     }
 
     /// From now on only replicas of this ensemble are let in.
@@ -200,7 +222,7 @@ impl LinkSet {
 
 impl Drop for LinkSet {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.lock().iter().for_each(JoinHandle::abort);
         let mut state = self.shared.state.lock();
         state.closed = true;
         for (_, mut peer) in state.peers.drain() {
@@ -226,7 +248,8 @@ impl Host for Shared {
     }
 
     fn knows(&self, peer: ServerId) -> bool {
-        self.state.lock().peers.contains_key(&peer)
+        let state = self.state.lock();
+        state.takes_strangers || state.peers.contains_key(&peer)
     }
 
     async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {
@@ -243,6 +266,10 @@ impl Shared {
             let number = state.next_link;
             state.next_link += 1;
             let closed = state.closed;
+            if state.takes_strangers && !closed {
+                let stranger = || Peer { is_stranger: true, ..Peer::default() };
+                state.peers.entry(peer_id).or_insert_with(stranger);
+            }
             let Some(peer) = state.peers.get_mut(&peer_id).filter(|_| !closed) else { return };
             let link = Link { number, queue: queue.clone() };
             if let Some(old) = peer.link.replace(link) {
@@ -262,6 +289,9 @@ impl Shared {
                 peer.link = None;
             }
             peer.wake.notify_one();
+            if peer.is_stranger && peer.link.is_none() {
+                state.peers.remove(&peer_id);
+            }
         }
         drop(state);
         tracing::info!(peer = %peer_id, plane = %self.endpoint.options.plane, "link lost: {reason}");
@@ -269,13 +299,28 @@ impl Shared {
     }
 }
 
-/// Keeps a link to a peer with a lower id up.
-async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
+/// Keeps a link to a peer up; with patience, only when the peer has not dialled for so long.
+async fn dial_peer(
+    shared: Weak<Shared>,
+    peer: ServerId,
+    wake: Arc<Notify>,
+    patience: Option<Duration>,
+) {
     let mut pause = RETRY_PAUSE_MIN;
     let mut last_error = String::new();
     loop {
+        if let Some(patience) = patience {
+            tokio::time::sleep(patience).await;
+        }
         let Some(shared) = shared.upgrade() else { return };
-        let known = shared.state.lock().peers.get(&peer).map(|peer| peer.addresses.clone());
+        let known = {
+            let state = shared.state.lock();
+            let peer = state.peers.get(&peer);
+            if patience.is_some() && peer.is_some_and(|peer| peer.link.is_some()) {
+                continue;
+            }
+            peer.map(|peer| peer.addresses.clone())
+        };
         match shared.endpoint.dial(peer, &known.unwrap_or_default()).await {
             Ok(stream) => {
                 pause = RETRY_PAUSE_MIN;
@@ -284,8 +329,8 @@ async fn dial_peer(shared: Weak<Shared>, peer: ServerId, wake: Arc<Notify>) {
             }
             Err(error) => {
                 let error = error.reason;
-                // Said once, not at every attempt.
-                if error != last_error {
+                // Said once, not at every attempt; by the one whose turn it is to dial.
+                if error != last_error && patience.is_none() {
                     let plane = shared.endpoint.options.plane;
                     tracing::warn!(peer = %peer, %plane, "peer not reached: {error}");
                     last_error = error;

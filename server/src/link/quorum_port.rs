@@ -59,7 +59,7 @@ pub type PortSink = Arc<dyn Fn(PortEvent) + Send + Sync>;
 pub struct QuorumPort {
     shared: Arc<Shared>,
     local_address: SocketAddr,
-    accepting: JoinHandle<()>,
+    accepting: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -72,6 +72,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     peers: HashMap<ServerId, Vec<String>>,
+    takes_strangers: bool,
     connections: HashMap<u64, Arc<SendQueue>>,
     next_connection: u64,
     closed: bool,
@@ -94,7 +95,7 @@ impl QuorumPort {
             state: Mutex::default(),
         });
         let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
-        Ok(QuorumPort { shared, local_address, accepting })
+        Ok(QuorumPort { shared, local_address, accepting: Mutex::new(vec![accepting]) })
     }
 
     /// The address that is listened on.
@@ -105,6 +106,20 @@ impl QuorumPort {
     /// Says which other replicas there are, each with its addresses `HOST:PORT`.
     pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         self.shared.state.lock().peers = peers;
+    }
+
+    /// Lets in replicas of the same ensemble that [`set_peers`](QuorumPort::set_peers) does not
+    /// name: they may be about to join.
+    pub fn take_strangers(&self) {
+        self.shared.state.lock().takes_strangers = true;
+    }
+
+    /// Listens on one more address.
+    pub async fn listen_also(&self, address: SocketAddr) -> io::Result<()> {
+        let listener = TcpListener::bind(address).await?;
+        let accept = endpoint::accept_peers(listener, Arc::downgrade(&self.shared));
+        self.accepting.lock().push(tokio::spawn(accept));
+        Ok(())
     }
 
     /// From now on only replicas of this ensemble are let in.
@@ -194,7 +209,7 @@ impl Drop for FrameStream {
 
 impl Drop for QuorumPort {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.accepting.lock().iter().for_each(JoinHandle::abort);
         let mut state = self.shared.state.lock();
         state.closed = true;
         for (_, queue) in state.connections.drain() {
@@ -209,7 +224,8 @@ impl Host for Shared {
     }
 
     fn knows(&self, peer: ServerId) -> bool {
-        self.state.lock().peers.contains_key(&peer)
+        let state = self.state.lock();
+        state.takes_strangers || state.peers.contains_key(&peer)
     }
 
     async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {

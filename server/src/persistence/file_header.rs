@@ -51,6 +51,8 @@ pub enum FileKind {
     Epoch,
     /// How far the log is known to be committed.
     Committed,
+    /// The members of the ensemble.
+    Configuration,
 }
 
 impl FileKind {
@@ -61,6 +63,7 @@ impl FileKind {
             FileKind::Identity => b"ZNODEIDN",
             FileKind::Epoch => b"ZNODEEPO",
             FileKind::Committed => b"ZNODECOM",
+            FileKind::Configuration => b"ZNODECFG",
         }
     }
 }

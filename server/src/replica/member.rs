@@ -21,7 +21,7 @@ use super::{Effects, Replica, WriteRequest};
 use crate::codec;
 use crate::connection::{Connection, ConnectionId, Phase};
 use crate::mutation::{Mutation, mutated};
-use crate::request_processor::{PendingRequest, SessionOwner};
+use crate::request_processor::{EnsembleView, PendingRequest, SessionOwner};
 use crate::session_id::PasswordKey;
 use crate::session_tracker::{LastHeard, SessionTracker};
 use crate::tree::DataTree;
@@ -118,6 +118,22 @@ impl Replica {
         self.broadcast = Broadcast::standalone(Zxid::new(epoch, 0));
         let interval_ms = self.config.container_check_interval.as_millis() as u64;
         self.next_container_check_ms = now_ms + interval_ms;
+    }
+
+    /// What this replica, should it lead, has to know of the ensemble to change it.
+    pub fn set_ensemble(&mut self, view: EnsembleView) {
+        self.processor.set_ensemble(view);
+    }
+
+    /// Leader: makes the ensemble's configuration, so far that of the files, a part of the
+    /// replicated state.
+    pub fn propose_configuration(&mut self, lines: &str, effects: &mut Effects) {
+        let wall_ms = self.now.wall_ms;
+        let prepared =
+            self.prepare(effects, |processor| processor.prepare_configuration(lines, wall_ms));
+        if let Some(txn) = prepared {
+            self.propose(txn, effects);
+        }
     }
 
     /// Service ends. The outcome of everything under way is unknown; none of it is answered, and

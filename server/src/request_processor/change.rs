@@ -61,7 +61,7 @@ impl RequestProcessor {
         self.sessions.check(context.tree, context.session_id, context.owner)
     }
 
-    fn node(&self, context: &Context<'_>, path: &str) -> Result<NodeState, ErrorCode> {
+    pub(super) fn node(&self, context: &Context<'_>, path: &str) -> Result<NodeState, ErrorCode> {
         self.outstanding.node(context.tree, path).ok_or(ErrorCode::NoNode)
     }
 

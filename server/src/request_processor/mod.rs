@@ -8,6 +8,7 @@
 mod change;
 mod expiry;
 mod outstanding;
+mod reconfig;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ use crate::mutation::{Mutation, mutated};
 use crate::tree::{DataTree, OwnerKind};
 use crate::txn::{Change, Identity, Txn, TxnBody, TxnOrigin};
 use outstanding::OutstandingChanges;
+pub use reconfig::EnsembleView;
+use reconfig::Reconfiguration;
 pub use sessions::SessionOwner;
 use sessions::Sessions;
 
@@ -70,6 +73,10 @@ pub struct RequestProcessor {
     last_zxid: Zxid,
     outstanding: OutstandingChanges,
     sessions: Sessions,
+    /// The ensemble; `None` for a replica alone.
+    ensemble: Option<EnsembleView>,
+    /// A change of the ensemble that is prepared and not applied.
+    reconfiguring: Option<Zxid>,
     /// The list that the last request gave its znode: most requests in a row use the same.
     last_acl: Arc<[Acl]>,
     /// Bytes that `auth` entries of the request at hand may still be expanded to.
@@ -98,6 +105,8 @@ impl RequestProcessor {
             last_zxid: Zxid::ZERO,
             outstanding: OutstandingChanges::new(hash_seed),
             sessions: Sessions::default(),
+            ensemble: None,
+            reconfiguring: None,
             last_acl: Acl::open().into(),
             expansion_left: 0,
             quota_warned_ms: i64::MIN,
@@ -120,6 +129,7 @@ impl RequestProcessor {
     pub fn reset(&mut self) {
         self.outstanding.clear();
         self.sessions.clear();
+        self.reconfiguring = None;
     }
 
     /// Tells that the tree has everything up to `zxid`. To be called after the transaction was
@@ -127,6 +137,7 @@ impl RequestProcessor {
     pub fn applied(&mut self, zxid: Zxid) {
         self.outstanding.applied(zxid);
         self.sessions.applied(zxid);
+        self.reconfiguring.take_if(|prepared| *prepared <= zxid);
     }
 
     /// Whether a request that needs no transaction is taken from a session through `owner`.
@@ -239,7 +250,10 @@ impl RequestProcessor {
         let decoded = Request::decode(request.op_code, &mut decoder);
         match decoded.map_err(|_| ErrorCode::MarshallingError)? {
             Request::Multi(operations) => self.multi(context, operations),
-            Request::Reconfig { .. } => self.reconfig(context),
+            Request::Reconfig { joining, leaving, new_members, current_config_id } => {
+                let request = Reconfiguration { joining, leaving, new_members, current_config_id };
+                self.reconfig(context, request)
+            }
             other => self.change(context, other).map(TxnBody::Change),
         }
     }
@@ -273,15 +287,6 @@ impl RequestProcessor {
         }
         self.outstanding.commit();
         Ok(TxnBody::Multi(changes))
-    }
-
-    /// Changing the ensemble. One replica alone has none to change.
-    fn reconfig(&mut self, context: &Context<'_>) -> Result<TxnBody, ErrorCode> {
-        if !self.options.reconfig_enabled {
-            return Err(ErrorCode::ReconfigDisabled);
-        }
-        self.sessions.check(context.tree, context.session_id, context.owner)?;
-        Err(ErrorCode::Unimplemented)
     }
 
     fn close_session(&mut self, tree: &DataTree, zxid: Zxid, session_id: SessionId) -> TxnBody {

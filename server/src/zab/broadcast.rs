@@ -35,11 +35,15 @@ impl Leader {
             // Made by the request processor of a leadership that is over.
             return Next::Stay;
         }
-        let last = entries.last().map_or(first.zxid, |entry| entry.zxid);
+        let (before, last) =
+            (state.window.last(), entries.last().map_or(first.zxid, |entry| entry.zxid));
         let consecutive = entries.windows(2).all(|pair| pair[0].zxid.next() == Some(pair[1].zxid));
         assert!(consecutive, "request processor made transactions with a gap after {}", first.zxid);
         let entries: Arc<[Entry]> = entries.into();
         state.append(entries.clone());
+        if state.quorum.is_joint() {
+            self.give_votes(state, before);
+        }
         for handler in self.learners.values_mut() {
             if handler.phase.is_forwarding() && !handler.observer {
                 handler.unacked.get_or_insert((last, state.now));
@@ -88,9 +92,18 @@ impl Leader {
         if self.phase != LeaderPhase::Broadcast {
             return Next::Stay;
         }
+        // What commits a reconfiguration changes who commits what follows it.
+        while self.commit_what_is_reached(state) {}
+        state.deliver();
+        self.plan_handover(state);
+        self.try_hand_over(state)
+    }
+
+    fn commit_what_is_reached(&mut self, state: &mut State) -> bool {
         let reached = self.reached_by_quorum(state);
         let before = state.committed;
-        if reached > before {
+        let more = reached > before;
+        if more {
             state.commit(reached);
             let followers =
                 self.connections(|handler| !handler.observer && handler.phase.is_forwarding());
@@ -103,8 +116,7 @@ impl Leader {
             }
             self.answer_syncs(state);
         }
-        state.deliver();
-        Next::Stay
+        more
     }
 
     fn reached_by_quorum(&self, state: &State) -> Zxid {
@@ -184,6 +196,7 @@ impl Follower {
             return false;
         }
         state.append(entries);
+        self.take_vote(state);
         true
     }
 
@@ -224,10 +237,12 @@ impl Follower {
         ) {
             return Next::Look("INFORM out of place");
         }
+        let Some(last) = entries.last().map(|entry| entry.zxid) else { return Next::Stay };
         if !self.append(state, entries) {
             return Next::Look("INFORM leaves a gap");
         }
-        self.committed = self.committed.max(state.window.last());
+        // The log may hold more: proposals from when this replica had a vote.
+        self.committed = self.committed.max(last);
         self.deliver(state);
         Next::Stay
     }

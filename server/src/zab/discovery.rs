@@ -36,12 +36,20 @@ impl Leader {
         if self.learners.contains_key(&connection) {
             return self.drop_learner(state, connection);
         }
+        let voter = state.quorum.is_voter(sid);
         if info.configuration > state.quorum.last_seen().version {
             state.effects.push(Effect::Disconnect(connection));
-            return Next::Look("a learner has a newer configuration");
+            if voter {
+                return Next::Look("a learner has a newer configuration");
+            }
+            // A stranger does not depose a leader.
+            return Next::Stay;
         }
-        let observer = (observer || !state.quorum.is_voter(sid))
-            && !state.mutated(Mutation::ObserverVotesCounted);
+        // Who has not heard of the newest configuration may not know that it votes; who has, and
+        // says that it only observes, was configured otherwise than this replica.
+        let knows = info.configuration == state.quorum.last_seen().version;
+        let observer =
+            (!voter || (observer && knows)) && !state.mutated(Mutation::ObserverVotesCounted);
         for earlier in self.connections(|handler| handler.sid == sid) {
             state.effects.push(Effect::Disconnect(earlier));
             self.learners.remove(&earlier);
@@ -225,7 +233,7 @@ impl Follower {
     pub(super) fn answer_leader_info(&mut self, state: &mut State) -> Next {
         let (current_epoch, last_zxid) = (state.current_epoch, state.window.last());
         let ours = state.promised == self.epoch && state.promised_to == Some(self.leader);
-        if ours && !self.observing {
+        if ours {
             let facts = state.disk.facts();
             match AckEpoch::promise(self.epoch, current_epoch, last_zxid, facts) {
                 Some(ack) => self.acknowledge_epoch(state, ack),

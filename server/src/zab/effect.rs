@@ -10,7 +10,7 @@ use znodefs::{Epoch, SessionId, Zxid};
 use super::disk_queue::Ticket;
 use super::event::{ConnectionId, ReadId};
 use super::packet::{Entry, Notification, Packet};
-use super::quorum::ServerId;
+use super::quorum::{Ensemble, QuorumVerifier, ServerId};
 
 /// What a replica does in the ensemble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,12 @@ pub enum Effect {
         connection: ConnectionId,
         /// What the tree contains: everything delivered up to here.
         zxid: Zxid,
+        /// The configuration in force; travels with the packet.
+        configuration: Ensemble,
     },
+    /// Other replicas decide from now on: reach those of both configurations, and keep the
+    /// committed one durably before anything that follows is delivered.
+    Configure(QuorumVerifier),
 
     /// Append to the log.
     AppendTxns {

@@ -36,6 +36,7 @@ pub(super) enum FollowerPhase {
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) leader: ServerId,
+    /// Whether it acknowledges nothing: it had no vote when it connected and was given none since.
     pub(super) observing: bool,
     pub(super) connection: Option<ConnectionId>,
     pub(super) phase: FollowerPhase,
@@ -73,6 +74,12 @@ impl Follower {
         }
     }
 
+    /// Who has become a voter acknowledges from now on. One that is a voter no longer goes on until
+    /// it connects again: the leader knows what counts.
+    pub(super) fn take_vote(&mut self, state: &State) {
+        self.observing &= !state.is_voter();
+    }
+
     pub(super) fn is_active(&self) -> bool {
         self.phase == FollowerPhase::Broadcast
     }
@@ -90,7 +97,7 @@ impl Follower {
             Packet::LeaderInfo { epoch } => self.on_leader_info(state, epoch),
             Packet::Diff { zxid } => self.on_diff(state, zxid),
             Packet::Trunc { zxid } => self.on_trunc(state, zxid),
-            Packet::Snap { zxid } => self.on_snap(state, zxid),
+            Packet::Snap { zxid, configuration } => self.on_snap(state, zxid, &configuration),
             Packet::NewLeader { epoch } => self.on_new_leader(state, epoch),
             Packet::UpToDate { committed } => self.on_up_to_date(state, committed),
             Packet::Proposal { entries } => self.on_proposal(state, entries),

@@ -75,6 +75,8 @@ pub(super) struct Leader {
     pub(super) reads: u64,
     /// A clean shutdown: hand over when all is committed, or at this time.
     pub(super) retire_at: Option<u64>,
+    /// A reconfiguration has taken the vote: hand over when the others have it, or at this time.
+    pub(super) hand_over_at: Option<u64>,
 }
 
 /// Where a learner stands.
@@ -100,6 +102,8 @@ pub(super) enum HandlerPhase {
 #[derive(Debug)]
 pub(super) struct LearnerHandler {
     pub(super) sid: ServerId,
+    /// Whether it hears only of what is committed. One that loses its vote goes on to hear of
+    /// proposals until it connects again.
     pub(super) observer: bool,
     pub(super) phase: HandlerPhase,
     /// Its history as it described it; empty until ACKEPOCH.
@@ -182,6 +186,7 @@ impl Leader {
             syncs: VecDeque::new(),
             reads: 0,
             retire_at: None,
+            hand_over_at: None,
         }
     }
 

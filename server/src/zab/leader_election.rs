@@ -13,7 +13,7 @@ use znodefs::{Epoch, Zxid};
 use super::effect::Effect;
 use super::mutation::Mutation;
 use super::packet::{Notification, PeerState, Standing, Vote};
-use super::quorum::ServerId;
+use super::quorum::{Ensemble, ServerId};
 use super::state::State;
 
 /// What a voter said last.
@@ -172,10 +172,10 @@ impl Election {
         }
         if notification.round > self.round {
             self.round = notification.round;
-            let own = state.own_vote();
-            let vote = if state.is_voter() { own.max(notification.vote) } else { own };
-            self.start_round(state, vote);
-        } else if notification.vote > self.vote && state.is_voter() {
+            // Without a vote: the best that is heard, for those who count it all the same.
+            let own = if state.is_voter() { state.own_vote() } else { notification.vote };
+            self.start_round(state, own.max(notification.vote));
+        } else if notification.vote > self.vote || !state.quorum.is_voter(self.vote.leader) {
             self.vote = notification.vote;
             self.record_own(state);
             let everyone = self.everyone(state);
@@ -209,8 +209,10 @@ impl Election {
                 return Some(leader);
             }
         }
-        // Zxid and round are not compared: members of one ensemble may differ there.
-        let followed = state.quorum.has_quorum(|id| names(&self.settled, id, leader));
+        // Zxid and round are not compared: members of one ensemble may differ there. Those who
+        // settled may know nothing of a reconfiguration that this replica has in its log, or know
+        // that it is committed.
+        let followed = state.quorum.has_quorum_of_any(|id| names(&self.settled, id, leader));
         if followed && leader != state.id && self.leads(leader) {
             self.round = notification.round;
             self.vote = notification.vote;
@@ -302,12 +304,24 @@ impl Election {
         if to.is_empty() {
             return;
         }
+        // A reconfiguration may have given or taken the vote since.
+        let peer_state = match (self.state, state.is_voter()) {
+            (PeerState::Following | PeerState::Observing, true) => PeerState::Following,
+            (PeerState::Following | PeerState::Observing, false) => PeerState::Observing,
+            (other, _) => other,
+        };
+        let committed = state.quorum.committed();
+        // What stands in files is nobody's to learn.
+        let configuration = match committed.version {
+            Zxid::ZERO => Ensemble::default(),
+            _ => committed.clone(),
+        };
         let notification = Notification {
-            state: self.state,
+            state: peer_state,
             round: self.round,
             vote: self.vote,
             standing: state.standing(),
-            configuration: state.quorum.committed().version,
+            configuration,
         };
         state.effects.push(Effect::Notify { to, notification });
     }

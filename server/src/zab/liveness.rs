@@ -4,8 +4,8 @@
 use super::effect::Effect;
 use super::event::ConnectionId;
 use super::follower::{Follower, FollowerPhase};
-use super::leader::{HandlerPhase, Leader, LeaderPhase, Next};
-use super::packet::{Notification, Packet, PeerState};
+use super::leader::{Leader, LeaderPhase, Next};
+use super::packet::{Notification, PeerState};
 use super::quorum::ServerId;
 use super::state::State;
 
@@ -15,7 +15,8 @@ const RETRY_MS: u64 = 20;
 impl Leader {
     /// When [`Leader::tick`] is due.
     pub(super) fn deadline(&self) -> u64 {
-        self.ping_at.min(self.deadline).min(self.retire_at.unwrap_or(u64::MAX))
+        let retire_at = self.retire_at.unwrap_or(u64::MAX);
+        self.ping_at.min(self.deadline).min(retire_at).min(self.hand_over_at.unwrap_or(u64::MAX))
     }
 
     /// Pings twice a tick and looks at every limit then.
@@ -39,7 +40,10 @@ impl Leader {
                 }
             }
         }
-        self.try_retire(state)
+        match self.try_hand_over(state) {
+            Next::Stay => self.try_retire(state),
+            next => next,
+        }
     }
 
     /// Learners that are silent, or behind with an acknowledgement, for too long.
@@ -122,15 +126,7 @@ impl Leader {
         if state.delivered < state.window.last() && state.now < at {
             return Next::Stay;
         }
-        let best = self
-            .learners
-            .values()
-            .filter(|handler| handler.phase == HandlerPhase::Active && !handler.observer)
-            .max_by_key(|handler| (handler.acked, handler.sid));
-        if let Some(successor) = best.map(|handler| handler.sid) {
-            let to = self.connections(|handler| handler.phase == HandlerPhase::Active);
-            state.send_all(to, Packet::Handover { successor });
-        }
+        self.name_successor(state);
         Next::Retire
     }
 }

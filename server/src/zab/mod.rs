@@ -23,6 +23,7 @@ mod log_window;
 mod mutation;
 mod packet;
 mod quorum;
+mod reconfiguration;
 mod sessions;
 mod settings;
 mod state;
@@ -32,6 +33,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use znodefs::{Epoch, Zxid};
 
 pub use disk_queue::Ticket;
@@ -43,6 +45,7 @@ pub use packet::{
 };
 pub use quorum::{Ensemble, QuorumVerifier, ServerId};
 pub use settings::{Identity, Recovered, Settings};
+pub use state::ReadConfiguration;
 
 use follower::Follower;
 use leader::{Leader, Next};
@@ -115,6 +118,22 @@ impl Zab {
         self.state.mutation = mutation;
     }
 
+    /// The same for an ensemble that can change: `read` finds reconfigurations among the entries of
+    /// the log, and `proposed` is the last one in the log that was recovered, if it is newer than
+    /// what [`Identity::ensemble`] says is committed.
+    #[must_use]
+    pub fn with_configurations(
+        mut self,
+        read: ReadConfiguration,
+        proposed: Option<Ensemble>,
+    ) -> Zab {
+        self.state.read_configuration = read;
+        if let Some(proposed) = proposed {
+            self.state.quorum = self.state.quorum.clone().proposed(proposed);
+        }
+        self
+    }
+
     /// Takes in one event. `now_ms` is a monotonic clock's reading; effects are added to `effects`.
     pub fn step(&mut self, now_ms: u64, event: Event, effects: &mut Vec<Effect>) {
         self.state.now = self.state.now.max(now_ms);
@@ -146,7 +165,9 @@ impl Zab {
         match &self.role {
             Role::Looking => RoleKind::Looking,
             Role::Leading(_) => RoleKind::Leading,
-            Role::Following(follower) if follower.observing => RoleKind::Observing(follower.leader),
+            Role::Following(follower) if !self.state.is_voter() => {
+                RoleKind::Observing(follower.leader)
+            }
             Role::Following(follower) => RoleKind::Following(follower.leader),
             Role::Retired => RoleKind::Retired,
         }
@@ -193,15 +214,27 @@ impl Zab {
     /// A leader's learners; none elsewhere.
     pub fn learners(&self) -> LearnerCounts {
         let Role::Leading(leader) = &self.role else { return LearnerCounts::default() };
-        let synced = |observer: bool| {
-            let of_kind = leader.learners.values().filter(move |one| one.observer == observer);
+        let synced = |voter: bool| {
+            let quorum = &self.state.quorum;
+            let of_kind = leader.learners.values().filter(|one| quorum.is_voter(one.sid) == voter);
             of_kind.filter(|one| one.phase.is_synced()).count()
         };
         LearnerCounts {
             connected: leader.learners.len(),
-            synced_followers: synced(false),
-            synced_observers: synced(true),
+            synced_followers: synced(true),
+            synced_observers: synced(false),
         }
+    }
+
+    /// A leader and its learners that have everything, be they members or not, ascending: whoever
+    /// else is to be a voter has to be brought up to date first. Nobody elsewhere.
+    pub fn synced(&self) -> SmallVec<[ServerId; 8]> {
+        let Role::Leading(leader) = &self.role else { return SmallVec::new() };
+        let synced = leader.learners.values().filter(|handler| handler.phase.is_synced());
+        let mut ids: SmallVec<[ServerId; 8]> = synced.map(|handler| handler.sid).collect();
+        ids.push(self.state.id);
+        ids.sort_unstable();
+        ids
     }
 
     /// The configurations in force.
@@ -262,6 +295,10 @@ impl Zab {
     }
 
     fn on_notification(&mut self, from: ServerId, notification: &Notification) -> Next {
+        if matches!(self.role, Role::Looking) && notification.standing.initialized {
+            // Who belongs to no ensemble yet may tell of another one.
+            self.state.learn_configuration(&notification.configuration);
+        }
         let round = self.election.round();
         let decided = self.election.on_notification(&mut self.state, from, notification);
         match &mut self.role {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use znodefs::{Epoch, SessionId, Zxid};
 
 use super::disk_queue::DurableFacts;
-use super::quorum::ServerId;
+use super::quorum::{Ensemble, ServerId};
 
 /// A transaction in its place in the order. The payload is opaque to the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +71,9 @@ pub struct Notification {
     pub vote: Vote,
     /// Whether the sender's vote counts.
     pub standing: Standing,
-    /// Version of the sender's configuration.
-    pub configuration: Zxid,
+    /// The committed configuration that the sender knows: who was not there when it was made, be it
+    /// one that joins, learns it from here. Empty while there is only that of the files.
+    pub configuration: Ensemble,
 }
 
 /// What a learner says first on a new connection to its leader.
@@ -188,6 +189,8 @@ pub enum Packet {
     Snap {
         /// The last zxid that the tree contains.
         zxid: Zxid,
+        /// The newest configuration among that.
+        configuration: Ensemble,
     },
     /// Leader, synchronization: all of the epoch's initial history was sent.
     NewLeader {

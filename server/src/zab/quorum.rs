@@ -5,6 +5,7 @@
 //! a non-empty intersection".
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -30,6 +31,8 @@ pub struct Ensemble {
     pub version: Zxid,
     voters: Vec<ServerId>,
     observers: Vec<ServerId>,
+    /// What the drivers know of the members, their addresses above all; opaque here.
+    description: Arc<str>,
 }
 
 impl Ensemble {
@@ -46,7 +49,19 @@ impl Ensemble {
             observers.into_iter().filter(|id| voters.binary_search(id).is_err()).collect();
         observers.sort_unstable();
         observers.dedup();
-        Ensemble { version, voters, observers }
+        Ensemble { version, voters, observers, description: Arc::default() }
+    }
+
+    /// The same with what the drivers know of the members.
+    #[must_use]
+    pub fn described(mut self, description: impl Into<Arc<str>>) -> Ensemble {
+        self.description = description.into();
+        self
+    }
+
+    /// What the drivers know of the members.
+    pub fn description(&self) -> &str {
+        &self.description
     }
 
     /// The members whose votes and acknowledgements count, ascending.
@@ -57,6 +72,11 @@ impl Ensemble {
     /// The members that only learn, ascending.
     pub fn observers(&self) -> &[ServerId] {
         &self.observers
+    }
+
+    /// Whether this replica belongs to it, with a vote or without.
+    pub fn contains(&self, id: ServerId) -> bool {
+        self.is_voter(id) || self.observers.binary_search(&id).is_ok()
     }
 
     /// Whether this member votes.
@@ -98,6 +118,58 @@ pub enum QuorumVerifier {
 }
 
 impl QuorumVerifier {
+    /// What decides when the log holds one more reconfiguration. One that is proposed on top of
+    /// another tells that the other is committed: no leader proposes a second before.
+    #[must_use]
+    pub(super) fn proposed(self, new: Ensemble) -> QuorumVerifier {
+        match self {
+            QuorumVerifier::Majority(old) | QuorumVerifier::Joint { new: old, .. } => {
+                QuorumVerifier::Joint { old, new }
+            }
+        }
+    }
+
+    /// What decides once everything up to `zxid` is committed.
+    #[must_use]
+    pub(super) fn committed_through(self, zxid: Zxid) -> QuorumVerifier {
+        match self {
+            QuorumVerifier::Joint { new, .. } if new.version <= zxid => {
+                QuorumVerifier::Majority(new)
+            }
+            other => other,
+        }
+    }
+
+    /// What decides once nothing above `zxid` is in the log.
+    #[must_use]
+    pub(super) fn truncated_to(self, zxid: Zxid) -> QuorumVerifier {
+        match self {
+            QuorumVerifier::Joint { old, new } if new.version > zxid => {
+                QuorumVerifier::Majority(old)
+            }
+            other => other,
+        }
+    }
+
+    /// What decides once `committed` is known to have been committed somewhere.
+    #[must_use]
+    pub(super) fn learned(self, committed: Ensemble) -> QuorumVerifier {
+        if committed.version <= self.committed().version {
+            return self;
+        }
+        match self {
+            QuorumVerifier::Joint { new, .. } if new.version > committed.version => {
+                QuorumVerifier::Joint { old: committed, new }
+            }
+            _ => QuorumVerifier::Majority(committed),
+        }
+    }
+
+    /// Whether a reconfiguration is proposed and not known to be committed.
+    pub fn is_joint(&self) -> bool {
+        matches!(self, QuorumVerifier::Joint { .. })
+    }
+
     /// The configuration that is in force: the committed one.
     pub fn committed(&self) -> &Ensemble {
         match self {
@@ -151,6 +223,12 @@ impl QuorumVerifier {
         }
     }
 
+    /// Whether they contain a majority of one of the configurations: enough to follow somebody, whose
+    /// right to lead discovery proves, and not enough to decide anything.
+    pub fn has_quorum_of_any(&self, mut holds: impl FnMut(ServerId) -> bool) -> bool {
+        self.committed().has_majority(&mut holds) || self.last_seen().has_majority(holds)
+    }
+
     /// The greatest value (a zxid, a number of a ping) that a whole quorum has reached, where
     /// `reached` says how far each voter is.
     pub fn reached_by_quorum<T: Ord + Copy + Default>(
@@ -168,6 +246,8 @@ impl QuorumVerifier {
 
 #[cfg(test)]
 mod tests {
+    use znodefs::Epoch;
+
     use super::*;
 
     fn ids(numbers: &[u32]) -> Vec<ServerId> {
@@ -210,8 +290,33 @@ mod tests {
         assert!(!has(&[1, 2]));
         assert!(!has(&[3, 4, 5]));
         assert!(has(&[2, 3, 4]));
+        assert!(verifier.has_quorum_of_any(|id| id.0 <= 2));
+        assert!(verifier.has_quorum_of_any(|id| id.0 >= 4));
+        assert!(!verifier.has_quorum_of_any(|id| id.0 == 1 || id.0 == 4));
         assert_eq!(verifier.reached_by_quorum(|id| id.0), 2, "old: 2, new: 4");
         assert_eq!(verifier.voters().as_slice(), ids(&[1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn reconfigurations_follow_each_other_and_are_taken_back() {
+        let made = |counter: u32, voters: &[u32]| {
+            Ensemble::new(Zxid::new(Epoch(1), counter), ids(voters), [])
+        };
+        let (first, second) = (made(1, &[1, 2]), made(5, &[1, 2, 3]));
+        let joint = QuorumVerifier::Majority(ensemble(&[1])).proposed(first.clone());
+        assert_eq!((joint.committed().voters(), joint.last_seen()), (&ids(&[1])[..], &first));
+        assert_eq!(joint.clone().truncated_to(Zxid::ZERO).last_seen().voters(), ids(&[1]));
+        assert!(joint.clone().truncated_to(first.version).is_joint());
+        assert!(joint.clone().committed_through(Zxid::ZERO).is_joint());
+        let alone = joint.clone().committed_through(first.version);
+        assert_eq!(alone, QuorumVerifier::Majority(first.clone()));
+        // Nobody proposes a second one before the first is committed.
+        let next = joint.clone().proposed(second.clone());
+        assert_eq!(next, QuorumVerifier::Joint { old: first.clone(), new: second.clone() });
+        // What another replica says is committed supersedes what is older.
+        assert_eq!(joint.learned(second.clone()), QuorumVerifier::Majority(second.clone()));
+        assert_eq!(next.learned(first.clone()).committed(), &first);
+        assert_eq!(alone.clone().learned(ensemble(&[9])), alone);
     }
 
     #[test]

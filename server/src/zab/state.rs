@@ -13,14 +13,20 @@ use super::event::ConnectionId;
 use super::log_window::LogWindow;
 use super::mutation::Mutation;
 use super::packet::{Entry, LearnerInfo, Packet, Standing, Vote};
-use super::quorum::{QuorumVerifier, ServerId};
+use super::quorum::{Ensemble, QuorumVerifier, ServerId};
 use super::settings::{Identity, Recovered, Settings};
+
+/// Finds the configuration that an entry makes, if it is a reconfiguration. Its version must be the
+/// entry's zxid.
+pub type ReadConfiguration = fn(&Entry) -> Option<Ensemble>;
 
 /// State that outlives roles.
 pub(super) struct State {
     pub(super) id: ServerId,
     pub(super) settings: Settings,
     pub(super) quorum: QuorumVerifier,
+    /// Finds the configuration that an entry of the log makes.
+    pub(super) read_configuration: ReadConfiguration,
     pub(super) now: u64,
     pub(super) effects: Vec<Effect>,
     pub(super) disk: DiskQueue,
@@ -53,6 +59,7 @@ impl State {
             id: identity.id,
             settings,
             quorum: QuorumVerifier::Majority(identity.ensemble),
+            read_configuration: |_| None,
             now: 0,
             effects: Vec::new(),
             disk: DiskQueue::new(
@@ -157,21 +164,49 @@ impl State {
         let ticket = self.disk.submit(Operation::Append(last.zxid));
         for entry in &*entries {
             self.window.push(entry.clone());
+            if let Some(ensemble) = (self.read_configuration)(entry) {
+                self.configure(|quorum| quorum.proposed(ensemble));
+            }
         }
         self.effects.push(Effect::AppendTxns { ticket, entries });
+    }
+
+    /// Changes which replicas decide.
+    fn configure(&mut self, change: impl FnOnce(QuorumVerifier) -> QuorumVerifier) {
+        let changed = change(self.quorum.clone());
+        if changed != self.quorum {
+            self.quorum = changed.clone();
+            self.effects.push(Effect::Configure(changed));
+        }
+    }
+
+    /// Takes note of a configuration that was committed somewhere.
+    pub(super) fn learn_configuration(&mut self, committed: &Ensemble) {
+        if committed.version > self.quorum.committed().version {
+            self.configure(|quorum| quorum.learned(committed.clone()));
+        }
     }
 
     /// Removes the log's end; the caller has checked that nothing delivered goes with it.
     pub(super) fn truncate(&mut self, zxid: Zxid) {
         let ticket = self.disk.submit(Operation::Truncate(zxid));
         self.window.truncate(zxid);
+        self.configure(|quorum| quorum.truncated_to(zxid));
         self.effects.push(Effect::TruncateLog { ticket, zxid });
     }
 
-    /// Replaces the tree and the log.
-    pub(super) fn install_snapshot(&mut self, connection: ConnectionId, zxid: Zxid) {
+    /// Replaces the tree and the log, and with them what was known of the ensemble: the snapshot
+    /// stands for all that was committed up to it, reconfigurations among it.
+    pub(super) fn install_snapshot(
+        &mut self,
+        connection: ConnectionId,
+        zxid: Zxid,
+        configuration: &Ensemble,
+    ) {
         let ticket = self.disk.submit(Operation::Snapshot(zxid));
         self.window = LogWindow::new(zxid);
+        self.configure(|quorum| quorum.truncated_to(Zxid::ZERO));
+        self.learn_configuration(configuration);
         self.delivered = zxid;
         self.committed = zxid;
         self.effects.push(Effect::InstallSnapshot { ticket, connection, zxid });
@@ -180,6 +215,10 @@ impl State {
     /// Raises the commit index.
     pub(super) fn commit(&mut self, zxid: Zxid) {
         self.committed = self.committed.max(zxid);
+        if self.quorum.is_joint() {
+            let committed = self.committed;
+            self.configure(|quorum| quorum.committed_through(committed));
+        }
     }
 
     /// Hands on what is committed and on this disk: nothing that a crash could take back is ever

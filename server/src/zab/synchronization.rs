@@ -18,6 +18,7 @@ use super::follower::{Follower, FollowerPhase};
 use super::leader::{HandlerPhase, Leader, LeaderPhase, Next, SyncMode};
 use super::mutation::Mutation;
 use super::packet::{Ack, Entry, Packet};
+use super::quorum::Ensemble;
 use super::state::State;
 
 /// Entries of one history message; a message stays far below the codec's limit unless a single
@@ -124,7 +125,9 @@ impl Leader {
             SyncMode::Snap(zxid) => {
                 let stale = state.mutated(Mutation::StaleSnapshot);
                 let zxid = if stale { state.window.last() } else { zxid };
-                state.effects.push(Effect::SendSnapshot { connection, zxid });
+                // What is delivered is committed: no later configuration is among it.
+                let configuration = state.quorum.committed().clone();
+                state.effects.push(Effect::SendSnapshot { connection, zxid, configuration });
                 zxid
             }
         };
@@ -150,7 +153,12 @@ impl Leader {
     }
 
     /// Sends history in messages of bounded size.
-    fn send_entries(&mut self, state: &mut State, connection: ConnectionId, history: Vec<Entry>) {
+    pub(super) fn send_entries(
+        &mut self,
+        state: &mut State,
+        connection: ConnectionId,
+        history: Vec<Entry>,
+    ) {
         let Some(handler) = self.learners.get_mut(&connection) else { return };
         if let Some(last) = history.last() {
             handler.sent_to = handler.sent_to.max(Some(last.zxid));
@@ -213,12 +221,14 @@ impl Leader {
         self.establish(state)
     }
 
-    /// The initial history is committed, including entries that were never known to be.
+    /// The initial history is committed, including entries that were never known to be; a
+    /// reconfiguration may be among them.
     pub(super) fn establish(&mut self, state: &mut State) -> Next {
         self.phase = LeaderPhase::Broadcast;
         self.deadline = u64::MAX;
         state.commit(state.window.last());
         state.deliver();
+        self.plan_handover(state);
         for connection in self.connections(|handler| handler.phase == HandlerPhase::Synced) {
             self.send_up_to_date(state, connection);
         }
@@ -297,13 +307,19 @@ impl Follower {
     }
 
     /// SNAP: the leader's log does not reach back to the end of this one.
-    pub(super) fn on_snap(&mut self, state: &mut State, zxid: Zxid) -> Next {
+    pub(super) fn on_snap(
+        &mut self,
+        state: &mut State,
+        zxid: Zxid,
+        configuration: &Ensemble,
+    ) -> Next {
         let Some(connection) = self.connection else { return Next::Stay };
         if self.phase != FollowerPhase::AwaitingSync || zxid < state.committed {
             return Next::Look("SNAP out of place");
         }
         self.begin_synchronization(state);
-        state.install_snapshot(connection, zxid);
+        state.install_snapshot(connection, zxid, configuration);
+        self.take_vote(state);
         Next::Stay
     }
 

@@ -122,8 +122,12 @@ async fn an_empty_container_and_an_old_znode_with_a_time_to_live_go() {
 async fn reconfiguration_is_disabled_unless_configured() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
-    let reconfig =
-        Request::Reconfig { joining: "", leaving: "", new_members: "", current_config_id: -1 };
+    let reconfig = Request::Reconfig {
+        joining: None,
+        leaving: Some("3"),
+        new_members: None,
+        current_config_id: -1,
+    };
     assert_eq!(client.call(&reconfig).await.error(), Some(ErrorCode::ReconfigDisabled));
     client.call(&exists("/")).await.response.unwrap();
 }

@@ -5,6 +5,7 @@ mod broadcast;
 mod discovery;
 mod leader_election;
 mod liveness;
+mod reconfiguration;
 mod sessions;
 mod synchronization;
 
@@ -173,7 +174,7 @@ pub(super) fn looking(round: u64, vote: Vote) -> Notification {
         round,
         vote,
         standing: INITIALIZED,
-        configuration: Zxid::ZERO,
+        configuration: Ensemble::default(),
     }
 }
 

@@ -262,7 +262,8 @@ fn truncation_below_what_is_committed_halts_the_replica() {
 #[test]
 fn snapshot_replaces_log_and_tree() {
     let mut replica = follower();
-    let install = replica.packet(9, Packet::Snap { zxid: zxid(1, 8) });
+    let configuration = Ensemble::default();
+    let install = replica.packet(9, Packet::Snap { zxid: zxid(1, 8), configuration });
     assert!(matches!(install[..], [Effect::InstallSnapshot { zxid: at, .. }] if at == zxid(1, 8)));
     assert_eq!((replica.zab.last_logged(), replica.zab.delivered()), (zxid(1, 8), zxid(1, 8)));
     let effects = replica.packet_and_sync(9, Packet::NewLeader { epoch: Epoch(2) });
