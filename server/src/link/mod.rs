@@ -166,7 +166,7 @@ impl LinkSet {
             if id == self.shared.endpoint.options.own_id {
                 continue;
             }
-            let peer = state.peers.entry(id).or_insert_with(Peer::default);
+            let peer = state.peers.entry(id).or_default();
             peer.addresses = addresses;
             peer.is_stranger = false;
             peer.wake.notify_one();
