@@ -1,37 +1,40 @@
 #!/bin/sh
 # Configuration, published in one step and followed.
 #
-#   config.sh publish MOUNT PATH             publishes standard input as PATH
-#   config.sh follow PATH CMD [ARG…]         runs CMD with the value on standard input, now and after
+#   config.sh publish FILE                   publishes standard input as FILE
+#   config.sh follow FILE CMD [ARG…]         runs CMD with the value on standard input, now and after
 #                                            each change
 #
-# mv replaces a file of the tree in one transaction: no reader ever sees a part of it, nor an empty one.
+# FILE is on a mount of znodefs. mv replaces a file of the tree in one transaction: no reader ever sees a
+# part of it, nor an empty one. CMD is not run twice for the same value, nor for a file that was removed;
+# when it fails, standard error says so.
 set -eu
-usage() { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
-[ $# -ge 3 ] || usage
+. "$(dirname -- "$0")/common.sh"
+[ $# -ge 2 ] || usage
+action=$1
+on_mount "$2"
+shift 2
 
-case $1 in
+publish() {
+    next=$(dirname -- "$path")/.$(basename -- "$path").$(uname -n).$$
+    trap 'rm -f -- "$next"' EXIT
+    cat >"$next"
+    mv --no-target-directory -- "$next" "$path"
+}
+
+# One reading of a file never mixes two values.
+value() { cat -- "$path" 2>/dev/null; }
+
+case $action in
     publish)
-        [ $# -eq 3 ] || usage
-        target=$2$3
-        next=${target%/*}/.${target##*/}.$(uname -n).$$
-        trap 'rm -f "$next"' EXIT
-        cat >"$next"
-        mv "$next" "$target"
+        [ $# -eq 0 ] || usage
+        publish
         ;;
     follow)
-        path=$2
-        shift 2
-        # The service runs it once at the start, then for each burst of changes, and waits for the end
-        # of one run before the next. Of a configuration that was removed nothing is told.
-        # shellcheck disable=SC2016 # the inner shell reads these
-        exec znode watch "$path" --initial --exec sh -c '
-            path=$1
-            shift
-            value=$(mktemp)
-            trap '\''rm -f "$value"'\'' EXIT
-            if znode get --sync "$path" >"$value" 2>/dev/null; then "$@" <"$value"; fi
-        ' follow "$path" "$@"
+        [ $# -ge 1 ] || usage
+        values=$(mktemp -d)
+        trap 'stop_waiting; rm -r -- "$values"' EXIT
+        look_until "$(dirname -- "$path")" if_changed value "$@"
         ;;
     *) usage ;;
 esac

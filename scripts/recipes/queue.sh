@@ -1,35 +1,51 @@
 #!/bin/sh
 # Queue: items are taken in the order in which they were put in, each by one taker only.
 #
-#   queue.sh put PATH               puts standard input in as one item
-#   queue.sh take MOUNT PATH        prints the first item and removes it; waits while there is none
+#   queue.sh put QUEUE      puts standard input in as one item
+#   queue.sh take QUEUE     prints the first item and removes it; waits while there is none
 #
-# A sequential znode holds an item. Of several takers, the one whose rm succeeds has the item.
+# QUEUE is a directory on a mount of znodefs. An item appears whole, under the number of a ticket that its
+# putter drew; a taker renames it to a name of its own, which succeeds for one only. One killed in the
+# middle of taking leaves the item as .taken-NUMBER.HOST.PID.
 set -eu
-usage() { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
-[ $# -ge 2 ] || usage
-
+. "$(dirname -- "$0")/common.sh"
+[ $# -eq 2 ] || usage
 case $1 in
-    put)
-        [ $# -eq 2 ] || usage
-        # Whole from the start: a file made with > would be empty for a moment.
-        znode create --parents --sequential "$2/item-" - >/dev/null
-        ;;
-    take)
-        [ $# -eq 3 ] || usage
-        mount=$2 path=$3
-        while znode wait "$path" --children 1; do
-            copy=$(mktemp)
-            trap 'rm -f "$copy"' EXIT
-            for name in $(znode ls "$path"); do
-                if cat "$mount$path/$name" >"$copy" 2>/dev/null && rm "$mount$path/$name" 2>/dev/null; then
-                    cat "$copy"
-                    exit
-                fi
-            done
-            rm "$copy"
-        done
-        exit 1
-        ;;
+    put | take) on_mount "$2" ;;
     *) usage ;;
+esac
+queue=$path
+own=$(uname -n).$$
+# What is larger, mv would copy, which is not one step.
+ITEM_LENGTH_MAX=500000
+
+put() {
+    new=$queue/.new.$own
+    trap 'rm -f -- "$new"' EXIT
+    cat >"$new"
+    [ "$(stat --format=%s -- "$new")" -le "$ITEM_LENGTH_MAX" ] ||
+        fail "an item has at most $ITEM_LENGTH_MAX bytes"
+    # The ticket goes when it is closed; its number is never drawn again.
+    command exec 9<>"$queue/.ticket-@seq,fd" || exit 1
+    read -r ticket <&9
+    mv --no-target-directory -- "$new" "$queue/item-${ticket#.ticket-}"
+    trap - EXIT
+}
+
+take() {
+    for item in "$queue"/item-*; do
+        taken=$queue/.taken-${item#"$queue/item-"}.$own
+        mv --no-target-directory -- "$item" "$taken" 2>/dev/null || continue
+        # What could not be handed over stays there.
+        cat -- "$taken" || exit
+        rm -- "$taken" || exit
+        return
+    done
+    return 1
+}
+
+mkdir -p -- "$queue"
+case $1 in
+    put) put ;;
+    take) look_until "$queue" take ;;
 esac

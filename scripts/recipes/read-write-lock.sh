@@ -1,18 +1,20 @@
 #!/bin/sh
 # Read/write lock: many read at once, who writes is alone.
 #
-#   read-write-lock.sh read PATH CMD [ARG…]      runs CMD together with other readers
-#   read-write-lock.sh write PATH CMD [ARG…]     runs CMD alone
+#   read-write-lock.sh read LOCK CMD [ARG…]      runs CMD together with other readers
+#   read-write-lock.sh write LOCK CMD [ARG…]     runs CMD alone
 #
-# First come, first served: readers that come after a waiting writer wait for it. kazoo's ReadLock and
-# WriteLock on the same PATH take part.
+# LOCK is a file on a mount of znodefs. First come, first served: readers that come after a waiting
+# writer wait for it. CMD and everything that it starts inherit the lock as descriptor 9, as with
+# mutex-flock.sh.
 set -eu
-[ $# -ge 3 ] || { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
-action=$1 path=$2
-shift 2
-
-case $action in
-    read) exec znode lock --shared "$path" "$@" ;;
-    write) exec znode lock --exclusive "$path" "$@" ;;
-    *) sed -n 's/^#   /usage: /p' "$0" >&2; exit 2 ;;
+. "$(dirname -- "$0")/common.sh"
+[ $# -ge 3 ] || usage
+case $1 in
+    read) mode=--shared ;;
+    write) mode=--exclusive ;;
+    *) usage ;;
 esac
+on_mount "$2"
+shift 2
+lock_and_run "$mode" "$@"

@@ -1,32 +1,35 @@
 #!/bin/sh
 # Rendezvous: one side learns late where it can be met, the others wait for that.
 #
-#   rendezvous.sh host PATH ADDRESS CMD [ARG…]     tells ADDRESS while CMD runs
-#   rendezvous.sh meet PATH                        waits for the host and prints its ADDRESS
+#   rendezvous.sh host MEETING ADDRESS CMD [ARG…]     tells ADDRESS while CMD runs
+#   rendezvous.sh meet MEETING                        waits for the host and prints its ADDRESS
 #
-# PATH is agreed on beforehand, the address is not. It is gone when the host is.
+# MEETING is a file on a mount of znodefs, agreed on beforehand; the address is not. It is gone when the
+# host is, and told again when the host has lost its session and goes on.
 set -eu
-usage() { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
+. "$(dirname -- "$0")/common.sh"
 [ $# -ge 2 ] || usage
-action=$1 path=$2
+action=$1
+on_mount "$2"
 shift 2
+
+meet() {
+    # A file appears whole: what can be read is an address.
+    address=$(cat -- "$path" 2>/dev/null) && [ -n "$address" ]
+}
 
 case $action in
     host)
         [ $# -ge 2 ] || usage
         address=$1
         shift
-        exec znode register "$path" --data "$address" "$@"
+        register "$(dirname -- "$path")" "$(basename -- "$path")" "$address"
+        exec "$@"
         ;;
     meet)
-        while znode wait "$path" --exists; do
-            # The host may have gone between the two.
-            if address=$(znode get --sync "$path" 2>/dev/null); then
-                echo "$address"
-                exit
-            fi
-        done
-        exit 1
+        [ $# -eq 0 ] || usage
+        look_until "$(dirname -- "$path")" meet
+        printf '%s\n' "$address"
         ;;
     *) usage ;;
 esac

@@ -1,45 +1,52 @@
 #!/bin/sh
 # Service registration: instances of a service are listed with their address while they run.
 #
-#   service-registration.sh run PATH NAME ADDRESS CMD [ARG…]     runs CMD, listed as NAME
-#   service-registration.sh list MOUNT PATH                      prints NAME and ADDRESS of each instance
-#   service-registration.sh follow PATH CMD [ARG…]               runs CMD with that list on standard
-#                                                                input, now and after each change
+#   service-registration.sh run SERVICE NAME ADDRESS CMD [ARG…]     runs CMD, listed as NAME
+#   service-registration.sh list SERVICE                            prints NAME and ADDRESS of each instance
+#   service-registration.sh follow SERVICE CMD [ARG…]               runs CMD with that list on standard
+#                                                                   input, now and after each change
 #
-# An instance is listed again by itself when its session was lost and its command still runs.
+# SERVICE is a directory on a mount of znodefs. An instance is listed again by itself when the session of
+# its mount was lost and its command still runs.
 set -eu
-usage() { sed -n 's/^#   /usage: /p' "$0" >&2; exit 2; }
-[ $# -ge 3 ] || usage
+. "$(dirname -- "$0")/common.sh"
+[ $# -ge 2 ] || usage
 action=$1
-shift
+on_mount "$2"
+service=$path
+shift 2
+
+# Fails where the servers do not answer: then nobody is known to have gone.
+list() {
+    names=$(ls -- "$service") || return
+    for name in $names; do
+        if address=$(cat -- "$service/$name" 2>/dev/null); then
+            printf '%s %s\n' "$name" "$address"
+        else
+            exists "$service/$name" || [ $? -eq 1 ] || return
+        fi
+    done
+}
 
 case $action in
     run)
-        [ $# -ge 4 ] || usage
-        path=$1 name=$2 address=$3
-        shift 3
-        exec znode register "$path/$name" --data "$address" "$@"
+        [ $# -ge 3 ] || usage
+        name=$1 address=$2
+        shift 2
+        mkdir -p -- "$service"
+        register "$service" "$name" "$address"
+        exec "$@"
         ;;
     list)
-        for instance in "$1$2"/*; do
-            # Gone since the pattern was expanded: not listed.
-            address=$(cat "$instance" 2>/dev/null) || continue
-            echo "${instance##*/} $address"
-        done
+        [ $# -eq 0 ] || usage
+        list
         ;;
     follow)
-        [ $# -ge 2 ] || usage
-        path=$1
-        shift
-        # --sync: the server asked here may be behind the one that told of the change.
-        # shellcheck disable=SC2016 # the inner shell reads these
-        exec znode watch --recursive "$path" --initial --exec sh -c '
-            path=$1
-            shift
-            for name in $(znode ls --sync "$path"); do
-                address=$(znode get --sync "$path/$name" 2>/dev/null) && echo "$name $address"
-            done | "$@"
-        ' follow "$path" "$@"
+        [ $# -ge 1 ] || usage
+        mkdir -p -- "$service"
+        values=$(mktemp -d)
+        trap 'stop_waiting; rm -r -- "$values"' EXIT
+        look_until "$service" if_changed list "$@"
         ;;
     *) usage ;;
 esac

@@ -7,6 +7,8 @@ mod kazoo;
 mod lock;
 mod outage;
 mod recipes;
+mod recipes_contended;
+mod recipes_lost;
 mod register;
 mod terminal;
 mod wait;

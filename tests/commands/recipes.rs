@@ -1,27 +1,48 @@
-//! The scripts of `scripts/recipes`, run with dash as Debian's sh, by many processes on several mounts
-//! of one tree. Mutual exclusion is judged by a record on the local disk that knows nothing of znodefs.
+//! The scripts of `scripts/recipes`, run with dash as Debian's sh on several mounts of one tree: what
+//! each of them does for those who use it. Many contenders on an ensemble whose members come and go:
+//! `recipes_contended`; lost sessions: `recipes_lost`.
 
 use nix::sys::signal::Signal;
 use znodefs_tests::binaries::source_directory;
-use znodefs_tests::{Mount, Ran, wait_until};
+use znodefs_tests::{Mount, Ran, Replicas, Server, Znoded, wait_until};
 
-use crate::world::{Background, SOON, Service, count_processes};
+use crate::world::{Background, SOON, Shells, count_processes};
 
-/// How many take part where it is a matter of many.
-const CONTENDERS: usize = 20;
-
-/// A tree mounted several times.
-struct Mounted {
-    // First, so that they end before their server.
-    mounts: Vec<Mount>,
-    service: Service,
+/// Who serves the tree of a test.
+pub enum Serving {
+    One(#[allow(dead_code, reason = "it serves as long as it is there")] Box<dyn Server>),
+    Several(Box<dyn Replicas>),
 }
 
+/// A tree mounted several times, and shells that find the recipes.
+pub struct Mounted {
+    // First, so that they end before their server.
+    pub mounts: Vec<Mount>,
+    pub serving: Serving,
+    pub shells: Shells,
+}
+
+/// The recipes that run a command while they hold something, each with what stands before the command.
+pub const HOLDERS: [&str; 6] = [
+    "mutex-mkdir.sh $mount/held",
+    "mutex-pid.sh $mount/held",
+    "mutex-flock.sh $mount/held",
+    "read-write-lock.sh read $mount/held",
+    "read-write-lock.sh write $mount/held",
+    "leader-election.sh stand $mount/held ann",
+];
+
 impl Mounted {
-    fn new(mounts: usize) -> Mounted {
-        let service = Service::new();
-        let address = service.server.address();
-        Mounted { mounts: (0..mounts).map(|_| Mount::of(&address, &[])).collect(), service }
+    pub fn new(mounts: usize) -> Mounted {
+        let server = Znoded::start();
+        let address = server.address();
+        Mounted::of(Serving::One(Box::new(server)), &address, mounts, &[])
+    }
+
+    /// Mounts what is served at an address.
+    pub fn of(serving: Serving, address: &str, mounts: usize, arguments: &[&str]) -> Mounted {
+        let mounts = (0..mounts).map(|_| Mount::of(address, arguments)).collect();
+        Mounted { mounts, serving, shells: Shells::new() }
     }
 
     /// A script that finds the recipes and in which `$mount` is one of the mounts.
@@ -32,18 +53,41 @@ impl Mounted {
     }
 
     #[track_caller]
-    fn sh(&self, script: &str) -> Ran {
-        self.service.sh(&self.script(0, script))
+    pub fn sh(&self, script: &str) -> Ran {
+        // Nobody needs a server: everything is done on the mount.
+        self.shells.sh_to("nowhere.invalid", &self.script(0, script))
     }
 
-    fn start(&self, mount: usize, script: &str) -> Background {
-        self.service.start(&self.script(mount, script))
+    pub fn start(&self, mount: usize, script: &str) -> Background {
+        self.shells.start_to("nowhere.invalid", &self.script(mount, script))
     }
+}
+
+/// How many processes of inotifywait look at a file or directory of the mounts: those of waiters, and those
+/// of keepers.
+fn watchers(world: &Mounted, name: &str) -> usize {
+    let paths: Vec<_> = world.mounts.iter().map(|mount| mount.join(name)).collect();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return 0 };
+    let lines =
+        processes.flatten().filter_map(|one| std::fs::read(one.path().join("cmdline")).ok());
+    let looks = |line: &Vec<u8>| {
+        let line = String::from_utf8_lossy(line);
+        let mut words = line.split('\0');
+        words.next() == Some("inotifywait")
+            && words.any(|word| paths.iter().any(|path| path.as_os_str() == word))
+    };
+    lines.filter(looks).count()
+}
+
+/// How many stand in the queue of a file's lock.
+fn queue_length(world: &Mounted, name: &str) -> usize {
+    let listed = world.sh(&format!("ls $mount/znodefs/locks/%2F{name} | wc -l"));
+    listed.stdout.trim().parse().unwrap_or(0)
 }
 
 /// Waits until all have ended well.
 #[track_caller]
-fn wait_for_all(processes: &mut [Background]) {
+pub fn wait_for_all(processes: &mut [Background]) {
     for process in processes {
         let ended = process.wait(3 * SOON);
         let status = ended.unwrap_or_else(|| panic!("it starves: {}", process.log_text()));
@@ -51,228 +95,300 @@ fn wait_for_all(processes: &mut [Background]) {
     }
 }
 
-/// A critical section that notes whoever else is in it.
-const SECTION: &str = "bash -c 'set -C; { : > inside; } 2>/dev/null || echo VIOLATION >> record; set +C; \
-                       echo in >> record; sleep 0.02; echo out >> record; rm -f inside'";
-
-#[track_caller]
-fn assert_exclusive(service: &Service, count: usize) {
-    let record = service.read("record");
-    assert!(!record.contains("VIOLATION"), "{record}");
-    let lines: Vec<_> = record.lines().collect();
-    assert_eq!(lines.len(), 2 * count, "{record}");
-    assert!(lines.chunks(2).all(|pair| pair == ["in", "out"]), "{record}");
+fn recipes() -> Vec<String> {
+    let found = std::fs::read_dir(source_directory().join("scripts/recipes")).unwrap().flatten();
+    let names = found.map(|recipe| recipe.file_name().into_string().unwrap());
+    names.filter(|name| name != "common.sh").collect()
 }
 
 #[test]
-fn mkdir_excludes_while_the_replica_is_restarted() {
-    let mut world = Mounted::new(3);
-    world.sh("mkdir $mount/locks").ok();
-    let script = format!("mutex-mkdir.sh $mount /locks/one {SECTION}");
-    let mut contenders: Vec<_> =
-        (0..CONTENDERS).map(|number| world.start(number, &script)).collect();
-    world.service.wait_for_line("record", "out");
-    world.service.server.start_again();
-    wait_for_all(&mut contenders);
-    assert_exclusive(&world.service, CONTENDERS);
-    assert_eq!(world.sh("ls $mount/locks").ok(), "");
-    world.sh("mutex-mkdir.sh $mount /missing/one true").says_only(1, &["No such file"]);
-    assert_eq!(world.sh("mutex-mkdir.sh $mount /locks/one sh -c 'exit 5'").code, 5);
+fn every_recipe_is_plain_posix_shell() {
+    let world = Shells::new();
+    let directory = source_directory().join("scripts/recipes");
+    let script = format!(
+        "cd {}; for recipe in *.sh; do dash -n $recipe || exit; done; \
+         shellcheck --severity=warning --shell=sh --external-sources *.sh",
+        directory.display()
+    );
+    world.sh_to("", &script).ok();
 }
 
 #[test]
-fn a_read_write_lock_lets_readers_in_together_and_writers_alone() {
+fn a_recipe_that_is_used_wrongly_says_how_it_is_used() {
     let world = Mounted::new(1);
-    let writer = format!("read-write-lock.sh write /locks/rw {SECTION}");
-    // A reader finds no writer inside, and leaves a mark for writers to find.
-    let reader = "read-write-lock.sh read /locks/rw bash -c '[ ! -e inside ] || echo VIOLATION >> record; \
-                  echo read >> reads; sleep 0.02; [ ! -e inside ] || echo VIOLATION >> record'";
-    let mut contenders: Vec<_> = (0..CONTENDERS)
-        .map(|number| world.start(0, if number % 2 == 0 { &writer } else { reader }))
-        .collect();
-    wait_for_all(&mut contenders);
-    assert_exclusive(&world.service, CONTENDERS / 2);
-    assert_eq!(world.service.read("reads").lines().count(), CONTENDERS / 2);
+    for name in recipes() {
+        for arguments in ["", "nonsense", "nonsense $mount/x"] {
+            // Those have no word for what is to be done.
+            if arguments.contains("mount") && (name.contains("mutex") || name.contains("barrier")) {
+                continue;
+            }
+            let ran = world.sh(&format!("{name} {arguments}"));
+            assert_eq!(ran.code, 2, "{ran:?}");
+            assert!(ran.stderr.starts_with("usage: "), "{ran:?}");
+            assert!(ran.stderr.contains(&name), "{ran:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recipe_says_clearly_that_there_is_no_mount() {
+    let mut world = Mounted::new(1);
+    for holder in HOLDERS {
+        let elsewhere = holder.replace("$mount", "$PWD");
+        world.sh(&format!("{elsewhere} true")).says_only(1, &["not on a mount of znodefs"]);
+        let missing = holder.replace("$mount", "$mount/no/such");
+        world.sh(&format!("{missing} true")).says_only(1, &["No such file"]);
+    }
+    world.sh("barrier.sh pass $PWD/barrier").says_only(1, &["not on a mount of znodefs"]);
+    // Who waits at a barrier must not take an unmounted tree for an open one.
+    world.sh("barrier.sh close $mount/barrier").ok();
+    let mut waiting = world.start(0, "exec barrier.sh pass $mount/barrier");
+    wait_until("it waits", SOON, || watchers(&world, "barrier") == 1);
+    world.mounts[0].stop(Signal::SIGTERM);
+    assert_eq!(waiting.wait(SOON).and_then(|status| status.code()), Some(1));
+    assert!(waiting.log_text().contains("the mount is gone"), "{}", waiting.log_text());
+}
+
+#[test]
+fn arguments_input_and_status_are_those_of_the_command() {
+    let world = Mounted::new(1);
+    let others = [
+        "group-membership.sh join $mount/group ann",
+        "service-registration.sh run $mount/web one host:80",
+        "rendezvous.sh host $mount/meeting host:80",
+        "double-barrier.sh $mount/run 1 ann",
+    ];
+    for recipe in HOLDERS.into_iter().chain(others) {
+        let printf = format!("{recipe} printf '%s|' '$HOME; a b' -n -- '' '*'");
+        assert_eq!(world.sh(&printf).ok(), "$HOME; a b|-n|--||*|", "{recipe}");
+        assert_eq!(world.sh(&format!("echo input | {recipe} cat")).ok(), "input\n", "{recipe}");
+        assert_eq!(world.sh(&format!("{recipe} sh -c 'exit 7'")).code, 7, "{recipe}");
+        assert_eq!(world.sh(&format!("{recipe} sh -c 'kill -TERM $$'")).code, 143, "{recipe}");
+        assert_eq!(world.sh(&format!("{recipe} no-such-program")).code, 127, "{recipe}");
+        // The run is over, and so is its barrier; the lock of one recipe is the file of another.
+        world.sh("rm -r $mount/run $mount/held; true").ok();
+    }
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_the_lock_is_free_afterwards() {
+    let world = Mounted::new(1);
+    for recipe in HOLDERS {
+        let command = "bash -c 'trap \"echo usr1 >> got\" USR1; trap \"echo term >> got; exit 4\" TERM; \
+                       echo ready >> got; while :; do sleep 0.05; done'";
+        let _ = std::fs::remove_file(world.shells.path("got"));
+        let mut holder = world.start(0, &format!("exec {recipe} {command}"));
+        world.shells.wait_for_line("got", "ready");
+        holder.signal(Signal::SIGUSR1);
+        world.shells.wait_for_line("got", "usr1");
+        holder.signal(Signal::SIGTERM);
+        let status = holder.wait(SOON).and_then(|status| status.code());
+        assert_eq!(status, Some(4), "{recipe}: {}", holder.log_text());
+        world.sh(&format!("{recipe} true; rm -r $mount/held; true")).ok();
+    }
+}
+
+#[test]
+fn a_killed_holder_leaves_no_lock_and_a_waiter_that_is_told_to_end_no_place_in_the_queue() {
+    let world = Mounted::new(2);
+    for recipe in HOLDERS.into_iter().filter(|recipe| !recipe.contains("mkdir")) {
+        let _ = std::fs::remove_file(world.shells.path("in"));
+        let hold = "sh -c 'echo in >> in; exec sleep 1000'";
+        let mut holder = world.start(0, &format!("exec {recipe} {hold}"));
+        world.shells.wait_for_line("in", "in");
+        let writer = recipe.replace(" read ", " write ");
+        let mut waiting = world.start(1, &format!("exec {writer} touch ran"));
+        wait_until("another waits", SOON, || match recipe {
+            recipe if recipe.contains("leader") => {
+                world.sh("ls $mount/held | wc -l").stdout == "2\n"
+            }
+            // The keeper of the one that holds it looks after it too.
+            recipe if recipe.contains("pid") => watchers(&world, "held") == 2,
+            _ => queue_length(&world, "held") == 2,
+        });
+        waiting.signal(Signal::SIGTERM);
+        assert_eq!(waiting.wait(SOON).and_then(|status| status.code()), Some(143), "{recipe}");
+        holder.kill();
+        world.sh(&format!("{recipe} true")).ok();
+        assert!(!world.shells.path("ran").exists());
+        world.sh("rm -rf $mount/held").ok();
+    }
+}
+
+#[test]
+fn a_lock_removed_by_hand_ends_the_command() {
+    let world = Mounted::new(2);
+    for recipe in ["mutex-mkdir.sh $mount/held", "mutex-pid.sh $mount/held"] {
+        // With a grandchild in a process group of its own, and deaf to most signals.
+        let command = "sh -c 'trap \"\" TERM; timeout 9876700 sleep 9876701; true'";
+        let mut holder = world.start(0, &format!("exec {recipe} {command}"));
+        wait_until("it runs", SOON, || count_processes("9876701") == 2);
+        world.sh("rmdir $mount/held").ok();
+        let status = holder.wait(SOON).and_then(|status| status.code());
+        assert!(status.is_none_or(|code| code == 137), "{status:?}: {}", holder.log_text());
+        wait_until("all of it is gone", SOON, || count_processes("9876701") == 0);
+        assert!(holder.log_text().contains("is lost"), "{}", holder.log_text());
+    }
+}
+
+#[test]
+fn readers_share_a_lock_and_writers_do_not() {
+    let world = Mounted::new(2);
     // Two readers meet inside: each waits for the other.
-    let meet = |own: &str, other: &str| {
-        let script = format!(
-            "read-write-lock.sh read /locks/rw sh -c 'znode create /{own} x; \
-                              znode wait /{other} --exists'"
-        );
-        world.start(0, &script)
+    let meet = |mount, own: &str, other: &str| {
+        let wait = format!("touch {own}; until [ -e {other} ]; do sleep 0.05; done");
+        world.start(mount, &format!("read-write-lock.sh read $mount/table sh -c '{wait}'"))
     };
-    wait_for_all(&mut [meet("one", "two"), meet("two", "one")]);
+    wait_for_all(&mut [meet(0, "one", "two"), meet(1, "two", "one")]);
+    let mut writer = world
+        .start(0, "exec read-write-lock.sh write $mount/table sh -c 'touch in; sleep 9876703'");
+    wait_until("it writes", SOON, || world.shells.path("in").exists());
+    let mut reader = world.start(1, "read-write-lock.sh read $mount/table touch read");
+    wait_until("it waits", SOON, || queue_length(&world, "table") == 2);
+    assert!(!world.shells.path("read").exists());
+    writer.kill();
+    world.sh("pkill --full --exact 'sleep 9876703'").ok();
+    wait_for_all(std::slice::from_mut(&mut reader));
 }
 
 #[test]
 fn the_next_candidate_leads_when_the_leader_has_gone() {
-    let world = Mounted::new(1);
-    let observer = world.start(0, "exec leader-election.sh observe /leader > told");
-    world.service.wait_for_line("told", "leader: nobody");
-    let stand = |name: &str| {
-        let candidate =
-            world.start(0, &format!("exec leader-election.sh stand /leader {name} sleep 1000"));
-        world.sh("znode wait /leader --exists -w 20").ok();
-        candidate
+    let world = Mounted::new(2);
+    let _observer = world.start(1, "exec leader-election.sh observe $mount/leader > told");
+    world.shells.wait_for_line("told", "leader: nobody");
+    world.sh("leader-election.sh leader $mount/leader").says_only(1, &["nobody leads"]);
+    let stand = |mount, name: &str| {
+        let script = format!(
+            "exec leader-election.sh stand $mount/leader {name} sh -c 'echo {name} $ELECTION_TERM >> led; \
+             exec sleep 1000'"
+        );
+        world.start(mount, &script)
     };
-    let mut first = stand("one");
-    world.service.wait_for_line("told", "leader: one");
-    let _second = stand("two");
-    world.service.wait_for_children("/leader", 2);
+    let mut first = stand(0, "one");
+    world.shells.wait_for_line("told", "leader: one");
+    let _second = stand(1, "two");
+    wait_until("another stands", SOON, || world.sh("ls $mount/leader | wc -l").stdout == "2\n");
+    assert_eq!(world.sh("leader-election.sh leader $mount/leader").ok(), "one\n");
     first.kill();
-    world.service.wait_for_line("told", "leader: two");
-    drop(observer);
+    world.shells.wait_for_line("told", "leader: two");
+    wait_until("it leads", SOON, || world.shells.read("led").lines().count() == 2);
+    let led = world.shells.read("led");
+    let terms: Vec<_> = led.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert!(terms[0] < terms[1], "{led}");
 }
 
 #[test]
 fn the_members_of_a_group_are_those_that_run() {
-    let world = Mounted::new(1);
-    let _follower = world.start(0, "exec group-membership.sh follow /group > told");
-    let join = |name: &str| {
-        world.start(0, &format!("exec group-membership.sh join /group {name} sleep 1000"))
-    };
-    let ann = join("ann");
-    world.service.wait_for_line("told", "+ ann");
-    let _bob = join("bob");
-    world.service.wait_for_line("told", "+ bob");
-    assert_eq!(world.sh("group-membership.sh list $mount /group").ok(), "ann\nbob\n");
-    ann.signal(Signal::SIGTERM);
-    world.service.wait_for_line("told", "- ann");
-    world.sh("znode wait /group/ann --gone -w 20").ok();
-    assert_eq!(world.sh("group-membership.sh list $mount /group").ok(), "bob\n");
-}
-
-#[test]
-fn nobody_passes_a_barrier_before_it_is_opened() {
     let world = Mounted::new(2);
-    world.sh("barrier.sh close $mount /barrier").ok();
-    world.sh("barrier.sh close $mount /barrier").fails("File exists");
-    let mut waiting: Vec<_> = (0..CONTENDERS)
-        .map(|number| world.start(number, "barrier.sh pass $mount /barrier; echo passed >> record"))
-        .collect();
-    wait_until("all have come", SOON, || count_processes("--gone") == CONTENDERS);
-    assert_eq!(world.service.read("record"), "");
-    world.sh("barrier.sh open $mount /barrier").ok();
-    wait_for_all(&mut waiting);
-    world.sh("barrier.sh pass $mount /barrier").ok();
+    let _follower = world.start(1, "exec group-membership.sh follow $mount/group > told");
+    let join = |mount, name: &str| {
+        world.start(mount, &format!("exec group-membership.sh join $mount/group {name} sleep 1000"))
+    };
+    let mut ann = join(0, "ann");
+    world.shells.wait_for_line("told", "+ ann");
+    let _bob = join(1, "bob");
+    world.shells.wait_for_line("told", "+ bob");
+    assert_eq!(world.sh("group-membership.sh list $mount/group").ok(), "ann\nbob\n");
+    // One of the same name waits until it is free.
+    let second = join(1, "ann");
+    wait_until("it waits", SOON, || second.log_text().contains("is there already"));
+    ann.kill();
+    world.shells.wait_for_line("told", "- ann");
+    wait_until("it is there", SOON, || world.shells.read("told") == "+ ann\n+ bob\n- ann\n+ ann\n");
+    world.sh("group-membership.sh join $mount/group a/b true").says_only(1, &["'a/b'", "name"]);
 }
 
 #[test]
-fn at_a_double_barrier_all_start_together_and_go_on_together() {
+fn a_member_that_somebody_removes_stays_removed() {
     let world = Mounted::new(1);
-    let mut members: Vec<_> = (0..CONTENDERS)
-        .map(|number| {
-            let command = "sh -c \"echo start >> record; echo end >> record\"";
-            let script = format!(
-                "echo came >> record; double-barrier.sh /run {CONTENDERS} {number} \
-                                  {command}; echo left >> record"
-            );
-            world.start(0, &script)
-        })
-        .collect();
-    wait_for_all(&mut members);
-    let record = world.service.read("record");
-    let place = |word: &str| {
-        let places = || record.lines().enumerate().filter(|(_, line)| *line == word);
-        assert_eq!(places().count(), CONTENDERS, "{word}: {record}");
-        let mut found = places().map(|(number, _)| number);
-        let first = found.next().unwrap_or_default();
-        (first, found.last().unwrap_or_default())
-    };
-    assert!(place("came").1 < place("start").0, "{record}");
-    assert!(place("end").1 < place("left").0, "{record}");
+    let member = world.start(
+        0,
+        "exec group-membership.sh join $mount/group ann sh -c 'echo in > in; sleep 1000'",
+    );
+    world.shells.wait_for_line("in", "in");
+    world.sh("rm $mount/group/ann").ok();
+    wait_until("it says so", SOON, || member.log_text().contains("was removed by somebody"));
+    assert_eq!(world.sh("group-membership.sh list $mount/group").ok(), "");
+}
+
+#[test]
+fn at_a_barrier_that_is_open_nobody_waits() {
+    let world = Mounted::new(1);
+    world.sh("barrier.sh pass $mount/barrier").ok();
+    world.sh("barrier.sh close $mount/barrier").ok();
+    world.sh("barrier.sh close $mount/barrier").fails("File exists");
+    world.sh("barrier.sh open $mount/barrier; barrier.sh pass $mount/barrier").ok();
+    world.sh("barrier.sh open $mount/barrier").fails("No such file");
 }
 
 #[test]
 fn those_who_meet_learn_the_address_of_the_host() {
-    let world = Mounted::new(1);
+    let world = Mounted::new(2);
+    world.sh("mkdir $mount/met").ok();
     let mut guests: Vec<_> =
-        (0..3).map(|_| world.start(0, "rendezvous.sh meet /rendezvous >> told")).collect();
-    wait_until("all wait", SOON, || count_processes("/rendezvous") >= 3);
-    let mut host = world.start(0, "exec rendezvous.sh host /rendezvous 'host 1:80' sleep 1000");
+        (0..3).map(|n| world.start(n, "rendezvous.sh meet $mount/met/here >> told")).collect();
+    wait_until("all wait", SOON, || watchers(&world, "met") == 3);
+    let mut host = world.start(0, "exec rendezvous.sh host $mount/met/here 'host 1:80' sleep 1000");
     wait_for_all(&mut guests);
-    assert_eq!(world.service.read("told"), "host 1:80\nhost 1:80\nhost 1:80\n");
+    assert_eq!(world.shells.read("told"), "host 1:80\nhost 1:80\nhost 1:80\n");
     host.kill();
+    wait_until("it is gone with its host", SOON, || world.sh("ls $mount/met").ok().is_empty());
 }
 
 #[test]
-fn each_item_of_a_queue_is_taken_once_and_in_order() {
-    let world = Mounted::new(3);
-    // Takers come before the items.
-    let mut takers: Vec<_> = (0..CONTENDERS)
-        .map(|number| world.start(number, "queue.sh take $mount /queue >> taken"))
-        .collect();
-    for number in 0..CONTENDERS {
-        world.sh(&format!("printf 'item {number}\\n' | queue.sh put /queue")).ok();
-    }
-    wait_for_all(&mut takers);
-    let mut taken: Vec<_> = world.service.read("taken").lines().map(String::from).collect();
-    taken.sort();
-    let mut expected: Vec<_> = (0..CONTENDERS).map(|number| format!("item {number}")).collect();
-    expected.sort();
-    assert_eq!(taken, expected);
-    // One taker alone sees the order.
-    let script = "for n in 1 2 3; do echo $n | queue.sh put /queue; done; \
-                  for n in 1 2 3; do queue.sh take $mount /queue; done";
+fn one_taker_sees_the_items_of_a_queue_in_order_and_whole() {
+    let world = Mounted::new(1);
+    let script = "for n in 1 2 3; do echo $n | queue.sh put $mount/queue; done; \
+                  for n in 1 2 3; do queue.sh take $mount/queue; done";
     assert_eq!(world.sh(script).ok(), "1\n2\n3\n");
-    assert_eq!(
-        world
-            .sh("head -c 5000 /dev/urandom > bytes; queue.sh put /queue < bytes; \
-                         queue.sh take $mount /queue | cmp - bytes")
-            .code,
-        0
-    );
+    let bytes = "head -c 300000 /dev/urandom > bytes; queue.sh put $mount/queue < bytes; \
+                 queue.sh take $mount/queue | cmp - bytes";
+    world.sh(bytes).ok();
+    world.sh("head -c 600000 /dev/zero | queue.sh put $mount/queue").says_only(1, &["at most"]);
+    assert_eq!(world.sh("ls -A $mount/queue").ok(), "");
 }
 
 #[test]
 fn a_configuration_is_followed_and_never_seen_in_part() {
     let world = Mounted::new(2);
     world.sh("mkdir $mount/app").ok();
-    let _follower =
-        world.start(1, "exec config.sh follow /app/config sh -c 'cat > seen; cat seen >> all'");
+    let follower = world.start(
+        1,
+        "exec config.sh follow $mount/app/config sh -c 'cat > seen; cat seen >> all; [ ! -e bad ]'",
+    );
     for number in 0..10 {
         // Two lines of one configuration belong together.
         let value = format!("a={number}\\nb={number}\\n");
-        world.sh(&format!("printf '{value}' | config.sh publish $mount /app/config")).ok();
+        world.sh(&format!("printf '{value}' | config.sh publish $mount/app/config")).ok();
     }
-    wait_until("the last one is seen", SOON, || world.service.read("seen") == "a=9\nb=9\n");
-    let all = world.service.read("all");
+    wait_until("the last one is seen", SOON, || world.shells.read("seen") == "a=9\nb=9\n");
+    let all = world.shells.read("all");
     let lines: Vec<_> = all.lines().collect();
     let is_whole = |pair: &[&str]| pair.len() == 2 && pair[0][2..] == pair[1][2..];
     assert!(lines.chunks(2).all(is_whole), "{all}");
     assert_eq!(world.sh("ls -A $mount/app").ok(), "config\n");
+    // A command that fails is told of, and the next value reaches it all the same.
+    world.sh("touch bad; echo a=10 | config.sh publish $mount/app/config").ok();
+    wait_until("it fails", SOON, || follower.log_text().contains("ended with status 1"));
+    world.sh("rm $mount/app/config; echo a=11 | config.sh publish $mount/app/config").ok();
+    wait_until("it goes on", SOON, || world.shells.read("seen") == "a=11\n");
 }
 
 #[test]
 fn services_are_listed_with_their_address_while_they_run() {
-    let world = Mounted::new(1);
+    let world = Mounted::new(2);
     let _follower =
-        world.start(0, "exec service-registration.sh follow /web sh -c 'cat > instances'");
+        world.start(1, "exec service-registration.sh follow $mount/web sh -c 'cat > instances'");
     let run = |name: &str, port: u16| {
-        let script = format!("exec service-registration.sh run /web {name} host:{port} sleep 1000");
-        world.start(0, &script)
+        let recipe = "exec service-registration.sh run";
+        world.start(0, &format!("{recipe} $mount/web {name} host:{port} sleep 1000"))
     };
     let one = run("one", 80);
-    world.service.wait_for_line("instances", "one host:80");
+    world.shells.wait_for_line("instances", "one host:80");
     let _two = run("two", 81);
-    world.service.wait_for_line("instances", "two host:81");
-    assert_eq!(
-        world.sh("service-registration.sh list $mount /web").ok(),
-        "one host:80\ntwo host:81\n"
-    );
+    world.shells.wait_for_line("instances", "two host:81");
+    let list = world.sh("service-registration.sh list $mount/web").ok();
+    assert_eq!(list, "one host:80\ntwo host:81\n");
     one.signal(Signal::SIGTERM);
-    wait_until("one is gone", SOON, || world.service.read("instances") == "two host:81\n");
-}
-
-#[test]
-fn a_recipe_that_is_used_wrongly_says_how_it_is_used() {
-    let world = Mounted::new(1);
-    let recipes = std::fs::read_dir(source_directory().join("scripts/recipes")).unwrap();
-    for recipe in recipes.flatten() {
-        let name = recipe.file_name().into_string().unwrap();
-        let ran = world.sh(&name);
-        assert_eq!(ran.code, 2, "{ran:?}");
-        assert!(ran.stderr.starts_with("usage: "), "{ran:?}");
-        assert!(ran.stderr.contains(&name), "{ran:?}");
-    }
+    wait_until("one is gone", SOON, || world.shells.read("instances") == "two host:81\n");
 }

@@ -115,15 +115,20 @@ impl DebianZooKeeper {
         );
         std::fs::write(directory.join("zoo.cfg"), configuration)
             .expect("a file in a fresh directory");
-        std::fs::write(directory.join("log4j.properties"), LOG4J).expect("the same");
+        write_log4j(&directory);
         let mut process = spawn_zookeeper(&directory);
         wait_until_serving(port, &mut process);
         DebianZooKeeper { process, port, directory }
     }
 }
 
+/// Writes the logger's configuration beside the server's.
+pub(crate) fn write_log4j(directory: &Path) {
+    std::fs::write(directory.join("log4j.properties"), LOG4J).expect("a file in a fresh directory");
+}
+
 /// Starts the server whose configuration is in `directory`.
-fn spawn_zookeeper(directory: &Path) -> Process {
+pub(crate) fn spawn_zookeeper(directory: &Path) -> Process {
     let mut command = Command::new("java");
     command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
     // Its durability is not under test here, and the tests run on slow disks too.
