@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{Mount, Server, Znoded, wait_until};
+use znodefs_tests::{Mount, Proxy, Server, Znoded, wait_until};
 
-use crate::proxy::Proxy;
 use crate::recipes::{HOLDERS, Mounted, Serving};
 use crate::world::{SOON, Shells};
 
