@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::ServerConfig;
+use crate::config::ensemble::ServerId;
 use crate::connection::Phase;
 use crate::ensemble;
 use crate::net;
@@ -62,6 +63,19 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A port for the other replicas cannot be opened.
+    #[error(
+        "cannot listen on {address} of the line server.{server_id}: {source}; is that this machine, \
+         is its number in myid right, and does no other replica with the same number run?"
+    )]
+    QuorumListen {
+        /// The address.
+        address: SocketAddr,
+        /// This replica's number.
+        server_id: ServerId,
         /// Why.
         source: io::Error,
     },
@@ -377,7 +391,8 @@ fn start_core(
     };
     let replica = Replica::new(parts, now);
     let storage = recovered.storage;
-    let purge = backend::purge_periodically(service, &storage.snapshots, &storage.reader);
+    let runtime = tokio::runtime::Handle::current();
+    let purge = backend::purge_periodically(&runtime, service, &storage.snapshots, &storage.reader);
     let reporter = LogReporter::new(Arc::clone(service));
     let backend = StorageBackend::start(Arc::clone(service), Arc::new(Threads), reporter, storage)?;
     let thread = core_thread::spawn(Arc::clone(service), replica, backend, on_end)?;

@@ -79,6 +79,11 @@ impl Ensemble {
         self.directory.join(id.to_string())
     }
 
+    /// A member's line of the configuration files, `server.N=…`.
+    pub fn line(&self, id: u8) -> &str {
+        &self.member(id).line
+    }
+
     /// `HOST:PORT` of a member for clients.
     pub fn address(&self, id: u8) -> String {
         format!("127.0.0.1:{}", self.member(id).client_port)

@@ -85,3 +85,13 @@ fn a_majority_may_be_told_to_begin_without_the_rest() {
     ensemble.start_member(3);
     ensemble.wait_until_serving(3);
 }
+
+#[test]
+fn an_ensemble_that_removes_old_files_forms_and_starts_again() {
+    let mut ensemble = Ensemble::start_with(3, 0, "autopurge.purgeInterval=1\n");
+    for id in 1..=3 {
+        ensemble.stop(id);
+        ensemble.start_member(id);
+        ensemble.wait_until_serving(id);
+    }
+}

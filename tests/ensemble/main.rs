@@ -11,4 +11,6 @@ mod load;
 mod no_quorum;
 mod read_only;
 mod sessions;
+mod slow_follower;
+mod strangers;
 mod tls;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::{debug, info};
 use znodefs::{Epoch, Zxid};
 
@@ -68,6 +69,8 @@ pub(super) struct MemberDisk {
     identity: Option<SharedIdentity>,
     committed: Option<Arc<Mutex<CommittedFile>>>,
     pending: VecDeque<(Ticket, Work)>,
+    /// Where old files are removed; a member joins on its core's thread, which has none.
+    runtime: Option<Handle>,
 }
 
 impl MemberDisk {
@@ -88,6 +91,7 @@ impl MemberDisk {
             identity: None,
             committed: None,
             pending: VecDeque::new(),
+            runtime: Handle::try_current().ok(),
         };
         match storage.identity() {
             None => disk.unjoined = Some(storage),
@@ -145,8 +149,15 @@ impl MemberDisk {
         let committed =
             CommittedFile::new(Arc::clone(&self.disks.data), parts.identity.ensemble_id);
         self.committed = Some(Arc::new(Mutex::new(committed)));
-        // Dropped tasks go on; this one ends with the runtime.
-        drop(backend::purge_periodically(&self.service, &parts.snapshots, &parts.reader));
+        if let Some(runtime) = &self.runtime {
+            // Dropped tasks go on; this one ends with the runtime.
+            drop(backend::purge_periodically(
+                runtime,
+                &self.service,
+                &parts.snapshots,
+                &parts.reader,
+            ));
+        }
         let reporter = LogReporter::for_member(Arc::clone(&self.service));
         let service = Arc::clone(&self.service);
         let backend = StorageBackend::start(service, self.workers.clone(), reporter, parts)

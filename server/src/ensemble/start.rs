@@ -162,7 +162,9 @@ pub(crate) async fn start(
     ended: impl FnOnce(CoreResult) + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
     let own = own_member(&service.config, &recovered.membership)?;
-    let (links, port) = open_ports(service, &own, recovered.ensemble_id(), tls).await?;
+    let instance = surroundings.random_number()?;
+    let ensemble_id = recovered.ensemble_id();
+    let (links, port) = open_ports(service, &own, ensemble_id, instance, tls).await?;
     let (port, runtime) = (Arc::new(port), Handle::current());
     let outside = Arc::new(SystemOutside { links, port, runtime });
     let mut driver = assemble(service, recovered, surroundings, outside)?;
@@ -273,6 +275,7 @@ async fn open_ports(
     service: &Arc<Service>,
     own: &Member,
     ensemble_id: Option<EnsembleId>,
+    instance: u64,
     tls: Option<Arc<QuorumTls>>,
 ) -> Result<(LinkSet, QuorumPort), StartError> {
     let options = |plane, waiting_bytes_max| LinkOptions {
@@ -280,14 +283,13 @@ async fn open_ports(
         plane,
         waiting_bytes_max,
         frame_length_max: FRAME_LENGTH_MAX,
+        instance,
         tls: tls.clone(),
     };
     let (host, quorum, election) = own.addresses.first().cloned().unwrap_or_default();
+    let server_id = own.server_id;
     let listening = |address: SocketAddr| {
-        move |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => StartError::PortInUse { address },
-            _ => StartError::Listen { address, source },
-        }
+        move |source: io::Error| StartError::QuorumListen { address, server_id, source }
     };
     let sink_service = Arc::clone(service);
     let sink = Arc::new(move |event| {

@@ -49,8 +49,8 @@ pub(super) struct Endpoint {
 pub(super) trait Host: Send + Sync + 'static {
     /// The port.
     fn endpoint(&self) -> &Endpoint;
-    /// Whether there is such a peer.
-    fn knows(&self, peer: ServerId) -> bool;
+    /// What there is against who has dialled.
+    fn objection(&self, hello: &Hello) -> Option<String>;
     /// Uses a connection that a peer has made, until it breaks.
     fn run_accepted(
         self: Arc<Self>,
@@ -87,6 +87,8 @@ impl Endpoint {
             own_id: self.options.own_id,
             plane: self.options.plane,
             ensemble_id: *self.ensemble_id.lock(),
+            instance: self.options.instance,
+            meant: None,
         }
     }
 
@@ -128,16 +130,16 @@ impl Endpoint {
         peer: ServerId,
         address: &str,
     ) -> Result<PeerStream, HandshakeError> {
-        let hello = self.hello();
+        let hello = Hello { meant: Some(peer), ..self.hello() };
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = self.options.tls.as_ref().filter(|tls| tls.dials) else {
-            handshake::dial(&mut stream, &hello, peer).await?;
+            handshake::dial(&mut stream, &hello).await?;
             return Ok(PeerStream::Plain(stream));
         };
         let connected = tls.ends().connector.connect(server_name(address)?, stream).await;
         let mut stream = TlsStream::from(connected?);
-        handshake::dial(&mut stream, &hello, peer).await?;
+        handshake::dial(&mut stream, &hello).await?;
         Ok(PeerStream::Tls(Box::new(stream)))
     }
 
@@ -145,7 +147,7 @@ impl Endpoint {
     pub(super) async fn accept(
         &self,
         mut stream: TcpStream,
-        known: impl Fn(ServerId) -> bool,
+        object: impl Fn(&Hello) -> Option<String>,
     ) -> Result<(ServerId, PeerStream), HandshakeError> {
         stream.set_nodelay(true)?;
         let hello = self.hello();
@@ -153,13 +155,13 @@ impl Endpoint {
         let speech = Speech::of(&stream).await?;
         let agreed = match (speech, tls) {
             (Speech::Tls, Some(tls)) => {
-                return accept_tls(tls, stream, &hello, known).await;
+                return accept_tls(tls, stream, &hello, object).await;
             }
             (Speech::Tls, None) => handshake::refuse(&mut stream, HandshakeError::SpeaksTls).await,
             (Speech::Plain, Some(tls)) if !tls.takes_plain => {
                 handshake::refuse(&mut stream, HandshakeError::SpeaksNoTls).await
             }
-            _ => handshake::accept(&mut stream, &hello, known).await,
+            _ => handshake::accept(&mut stream, &hello, object).await,
         };
         match agreed {
             Ok(peer) => Ok((peer, PeerStream::Plain(stream))),
@@ -175,7 +177,7 @@ async fn accept_tls(
     tls: &QuorumTls,
     stream: TcpStream,
     hello: &Hello,
-    known: impl Fn(ServerId) -> bool,
+    object: impl Fn(&Hello) -> Option<String>,
 ) -> Result<(ServerId, PeerStream), HandshakeError> {
     let mut stream = match tls.ends().acceptor.accept(stream).into_fallible().await {
         Ok(stream) => TlsStream::from(stream),
@@ -184,7 +186,7 @@ async fn accept_tls(
             return Err(error.into());
         }
     };
-    let agreed = handshake::accept(&mut stream, hello, known).await;
+    let agreed = handshake::accept(&mut stream, hello, object).await;
     match agreed {
         Ok(peer) => Ok((peer, PeerStream::Tls(Box::new(stream)))),
         Err(error) => {
@@ -242,7 +244,7 @@ pub(super) async fn accept_peers<H: Host>(listener: TcpListener, host: Weak<H>) 
 
 async fn accept_peer<H: Host>(host: Arc<H>, stream: TcpStream, address: SocketAddr) {
     let endpoint = host.endpoint();
-    match in_time(endpoint.accept(stream, |peer| host.knows(peer))).await {
+    match in_time(endpoint.accept(stream, |hello| host.objection(hello))).await {
         Ok((peer, stream)) => Arc::clone(&host).run_accepted(peer, stream).await,
         // The port is another one every time.
         Err(error) => endpoint.complain(&format!("peer at {} refused: {error}", address.ip())),

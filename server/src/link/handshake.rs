@@ -46,6 +46,10 @@ pub struct Hello {
     pub plane: Plane,
     /// Its ensemble; `None` while its data directory is empty.
     pub ensemble_id: Option<EnsembleId>,
+    /// A number that its process drew at its start.
+    pub instance: u64,
+    /// Whom it meant to reach, if it has dialled.
+    pub meant: Option<ServerId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -164,9 +168,12 @@ fn objection(own: &Hello, theirs: &Hello) -> Option<String> {
         ));
     }
     if own.own_id == theirs.own_id {
+        return Some(id_conflict(own.own_id));
+    }
+    if let Some(meant) = theirs.meant.filter(|meant| *meant != own.own_id) {
         return Some(format!(
-            "two replicas have the id {}: give each its own number in myid",
-            own.own_id.0
+            "replica {} was reached where replica {} should be: check the server lines and myid",
+            own.own_id.0, meant.0
         ));
     }
     match (own.ensemble_id, theirs.ensemble_id) {
@@ -202,34 +209,27 @@ async fn receive<T: for<'de> Deserialize<'de>>(
     Ok(codec::decode(&payload)?)
 }
 
-/// The side that dialled: `expected` is whom it meant to reach.
+/// The side that dialled.
 pub async fn dial(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     own: &Hello,
-    expected: ServerId,
 ) -> Result<(), HandshakeError> {
     send(stream, own).await?;
     let theirs = match receive(stream).await? {
         Answer::Welcome(theirs) => theirs,
         Answer::Refused(reason) => return Err(HandshakeError::RefusedByPeer(reason)),
     };
-    if let Some(reason) = objection(own, &theirs) {
-        return Err(HandshakeError::Refused(reason));
+    match objection(own, &theirs) {
+        Some(reason) => Err(HandshakeError::Refused(reason)),
+        None => Ok(()),
     }
-    if theirs.own_id != expected {
-        return Err(HandshakeError::Refused(format!(
-            "replica {} answered where replica {} should be: check the server lines and myid",
-            theirs.own_id.0, expected.0
-        )));
-    }
-    Ok(())
 }
 
-/// The side that was dialled; `known` says whether an id is in the configuration.
+/// The side that was dialled; `object` says what else there is against the other side.
 pub async fn accept(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     own: &Hello,
-    known: impl Fn(ServerId) -> bool,
+    object: impl Fn(&Hello) -> Option<String>,
 ) -> Result<ServerId, HandshakeError> {
     let theirs: Hello = match receive(stream).await {
         Ok(theirs) => theirs,
@@ -240,14 +240,20 @@ pub async fn accept(
         }
         Err(error) => return Err(error),
     };
-    let objection = objection(own, &theirs).or_else(|| {
-        (!known(theirs.own_id))
-            .then(|| format!("replica {} is not in this replica's configuration", theirs.own_id.0))
-    });
-    if let Some(reason) = objection {
+    if let Some(reason) = objection(own, &theirs).or_else(|| object(&theirs)) {
         send(stream, &Answer::Refused(reason.clone())).await?;
         return Err(HandshakeError::Refused(reason));
     }
     send(stream, &Answer::Welcome(*own)).await?;
     Ok(theirs.own_id)
+}
+
+/// What there is against a replica that the configuration does not name.
+pub fn not_configured(peer: ServerId) -> String {
+    format!("replica {} is not in this replica's configuration", peer.0)
+}
+
+/// What there is against a second replica with one id.
+pub fn id_conflict(id: ServerId) -> String {
+    format!("two replicas have the id {}: give each its own number in myid", id.0)
 }

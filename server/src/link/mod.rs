@@ -9,6 +9,7 @@ mod complaints;
 mod endpoint;
 pub mod frame;
 pub mod handshake;
+mod instances;
 mod peer_connection;
 pub mod quorum_port;
 
@@ -24,7 +25,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use endpoint::{Endpoint, Host, PeerStream};
+use handshake::Hello;
 pub use handshake::{EnsembleId, Plane, ServerId};
+use instances::Instances;
 use peer_connection::SendQueue;
 
 use crate::tls::QuorumTls;
@@ -77,6 +80,8 @@ pub struct LinkOptions {
     pub waiting_bytes_max: usize,
     /// Greatest length of one frame in bytes.
     pub frame_length_max: usize,
+    /// A number that this process has drawn at its start.
+    pub instance: u64,
     /// Keys and trust; without them links are not encrypted, and whoever reaches the port is believed.
     pub tls: Option<Arc<QuorumTls>>,
 }
@@ -100,6 +105,7 @@ struct State {
     peers: HashMap<ServerId, Peer>,
     /// Whether replicas that are not named are let in: they may be about to join.
     takes_strangers: bool,
+    instances: Instances,
     next_link: u64,
     closed: bool,
 }
@@ -247,9 +253,15 @@ impl Host for Shared {
         &self.endpoint
     }
 
-    fn knows(&self, peer: ServerId) -> bool {
-        let state = self.state.lock();
-        state.takes_strangers || state.peers.contains_key(&peer)
+    fn objection(&self, hello: &Hello) -> Option<String> {
+        let mut state = self.state.lock();
+        let peer = state.peers.get(&hello.own_id);
+        if peer.is_none() && !state.takes_strangers {
+            return Some(handshake::not_configured(hello.own_id));
+        }
+        let is_linked = peer.is_some_and(|peer| peer.link.is_some());
+        let is_admitted = state.instances.admit(hello.own_id, hello.instance, is_linked);
+        (!is_admitted).then(|| handshake::id_conflict(hello.own_id))
     }
 
     async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {

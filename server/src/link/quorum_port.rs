@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::LinkOptions;
 use super::endpoint::{self, Endpoint, Host, PeerStream};
-use super::handshake::{EnsembleId, ServerId};
+use super::handshake::{self, EnsembleId, Hello, ServerId};
 use super::peer_connection::{self, SendQueue};
 
 /// What happens on the quorum port.
@@ -223,9 +223,10 @@ impl Host for Shared {
         &self.endpoint
     }
 
-    fn knows(&self, peer: ServerId) -> bool {
+    fn objection(&self, hello: &Hello) -> Option<String> {
         let state = self.state.lock();
-        state.takes_strangers || state.peers.contains_key(&peer)
+        let is_known = state.takes_strangers || state.peers.contains_key(&hello.own_id);
+        (!is_known).then(|| handshake::not_configured(hello.own_id))
     }
 
     async fn run_accepted(self: Arc<Shared>, peer: ServerId, stream: PeerStream) {
@@ -279,6 +280,7 @@ mod tests {
             plane: Plane::Quorum,
             waiting_bytes_max,
             frame_length_max: 1 << 20,
+            instance: u64::from(id),
             tls: None,
         };
         let sink: PortSink = Arc::new(move |event| {

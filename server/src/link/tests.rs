@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::handshake::{HandshakeError, Hello};
+use super::handshake::HandshakeError;
 use super::*;
 use crate::config::tls::QuorumTlsConfig;
 use crate::tls::tests::{self as certificates, Authority, quorum_tls};
@@ -34,6 +34,7 @@ async fn replica_with(
         plane: Plane::Quorum,
         waiting_bytes_max,
         frame_length_max: 1 << 20,
+        instance: u64::from(id),
         tls,
     };
     let sink: LinkSink = Arc::new(move |event| {
@@ -99,40 +100,48 @@ async fn a_lost_link_is_told_on_both_sides_and_made_again() {
 }
 
 /// What each side objects to, in the words that the other side logs.
-async fn refusal(
-    own: Hello,
-    theirs: Hello,
-    expected: ServerId,
-) -> (HandshakeError, HandshakeError) {
+async fn refusal(own: Hello, theirs: Hello) -> (HandshakeError, HandshakeError) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let dialler = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        handshake::dial(&mut stream, &theirs, expected).await.unwrap_err()
+        handshake::dial(&mut stream, &theirs).await.unwrap_err()
     };
     let acceptor = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        handshake::accept(&mut stream, &own, |peer| peer.0 < 10).await.unwrap_err()
+        handshake::accept(&mut stream, &own, |hello| {
+            (hello.own_id.0 >= 10).then(|| handshake::not_configured(hello.own_id))
+        })
+        .await
+        .unwrap_err()
     };
     tokio::join!(acceptor, dialler)
 }
 
 fn hello(id: u32) -> Hello {
-    Hello { own_id: ServerId(id), plane: Plane::Quorum, ensemble_id: ENSEMBLE }
+    Hello {
+        own_id: ServerId(id),
+        plane: Plane::Quorum,
+        ensemble_id: ENSEMBLE,
+        instance: u64::from(id),
+        meant: None,
+    }
 }
 
 #[tokio::test]
 async fn strangers_are_refused_and_told_why() {
     let foreign = Hello { ensemble_id: Some(EnsembleId([2; 16])), ..hello(2) };
     let swapped = Hello { plane: Plane::Election, ..hello(2) };
+    let mistaken = Hello { meant: Some(ServerId(3)), ..hello(2) };
     let cases = [
         (foreign, "another ensemble", "ensemble 0202"),
         (swapped, "the wrong port", "ports"),
         (hello(1), "the same id", "two replicas have the id 1"),
+        (mistaken, "another one dialled", "replica 1 was reached where replica 3 should be"),
         (hello(77), "not configured", "77 is not in this replica's configuration"),
     ];
     for (theirs, case, words) in cases {
-        let (here, there) = refusal(hello(1), theirs, ServerId(1)).await;
+        let (here, there) = refusal(hello(1), theirs).await;
         assert!(here.to_string().contains(words), "{case}: {here}");
         assert!(there.to_string().contains(words), "{case}: {there}");
         assert!(matches!(there, HandshakeError::RefusedByPeer(_)), "{case}");
@@ -146,7 +155,7 @@ async fn a_peer_that_does_not_read_costs_bounded_memory_and_then_its_link() {
     one.links.set_peers(peers);
     // A peer that agrees and then never reads.
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
     let payload = vec![0; 16 << 10];
     // The kernel's buffers take some megabytes first.
@@ -165,7 +174,7 @@ async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let mut one = replica(1, ENSEMBLE, 64 << 10).await;
     one.links.set_peers(HashMap::from([(ServerId(2), vec![])]));
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
     let mut bytes = Vec::new();
     frame::put_frame(&mut bytes, b"proposal");
@@ -175,7 +184,7 @@ async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let LinkEvent::Lost { reason, .. } = one.next().await else { panic!("link not lost") };
     assert!(reason.contains("checksum"), "{reason}");
     let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
-    handshake::dial(&mut stream, &hello(2), ServerId(1)).await.unwrap();
+    handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
 }
 
@@ -214,6 +223,7 @@ async fn tls_refusal(
             plane: Plane::Quorum,
             waiting_bytes_max: 1 << 20,
             frame_length_max: 1 << 20,
+            instance: u64::from(id),
             tls,
         };
         Endpoint::new(options, ENSEMBLE)
@@ -223,7 +233,7 @@ async fn tls_refusal(
     let address = [listener.local_addr().unwrap().to_string()];
     let accepting = async {
         let (stream, _) = listener.accept().await.unwrap();
-        acceptor.accept(stream, |_| true).await.err().expect("a refusal").to_string()
+        acceptor.accept(stream, |_| None).await.err().expect("a refusal").to_string()
     };
     let dialling = async {
         let error = dialler.dial(ServerId(1), &address).await.err().expect("a refusal");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 use znodefs::Epoch;
@@ -113,15 +114,17 @@ impl Workers for Threads {
     }
 }
 
-/// Removes old files every so often, where that is configured (`autopurge.purgeInterval`).
+/// Removes old files every so often, where that is configured (`autopurge.purgeInterval`), by a task of
+/// `runtime`.
 pub(crate) fn purge_periodically(
+    runtime: &Handle,
     service: &Service,
     snapshots: &SnapshotFiles,
     reader: &LogReader,
 ) -> Option<JoinHandle<()>> {
     let policy = service.config.purge.filter(|policy| !policy.interval.is_zero())?;
     let (snapshots, reader) = (snapshots.clone(), reader.clone());
-    Some(tokio::spawn(async move {
+    Some(runtime.spawn(async move {
         let mut interval = tokio::time::interval(policy.interval);
         loop {
             interval.tick().await;
