@@ -1,5 +1,8 @@
 //! Znodes that end with an open file (`@fd`) or a process (`@pid=N`), however that ends.
 
+mod creation;
+mod endings;
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
