@@ -237,8 +237,8 @@ impl Locks {
         let is_refusal = *error == ServiceError::Code(ErrorCode::NoAuth);
         if is_refusal && !self.shared.refusal_told.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                "{}: no permission to create the znodes of locks: let somebody who may create \
-                 /znodefs/locks with the ACL world:anyone:cdrwa (this is said once)",
+                "{}: no permission to create or list the znodes of locks: let somebody who may give \
+                 /znodefs/locks and all below it the ACL world:anyone:cdrwa (this is said once)",
                 queue.path()
             );
         }

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use znodefs_tests::binaries::{binary, python, source_directory};
 use znodefs_tests::{Background, Directory, Process, World, on_every_backend, wait_until};
 
@@ -52,6 +53,47 @@ fn a_lock_of_kazoo_and_flock_exclude_each_other(world: &World) {
     drop(waiting);
 }
 
+fn each_kind_stands_in_one_queue_with_each_of_kazoos(world: &World) {
+    world.sh("touch f").ok();
+    let directory = Directory::new();
+    let lockf = |kind: &str| {
+        let mode = if kind == "SH" { "r" } else { "r+" };
+        format!(
+            "exec /usr/bin/python3 -uc 'import fcntl, time; f = open(\"f\", \"{mode}\")
+fcntl.lockf(f, fcntl.LOCK_{kind}); print(\"in\"); time.sleep(1000)'"
+        )
+    };
+    let flock = |option: &str| format!("exec 9<f; flock {option} 9; echo in; exec sleep 1000");
+    for (script, shares) in
+        [(flock("-s"), true), (flock("-x"), false), (lockf("SH"), true), (lockf("EX"), false)]
+    {
+        // kazoo's plain Lock does not look at readers, not even at its own.
+        let recipes = ["ReadLock", "WriteLock", "Lock"];
+        for recipe in recipes.into_iter().take(if shares { 2 } else { 3 }) {
+            let _ = std::fs::remove_file(directory.join("in"));
+            let ours = Background::start(&world.mount, &script);
+            ours.wait_for("in");
+            let theirs = kazoo(world, &directory, recipe);
+            let mut client = world.client();
+            wait_until("kazoo stands there", LIMIT, || client.children(LOCK).len() == 2);
+            match shares && recipe == "ReadLock" {
+                true => wait_until_in(&directory, "ReadLock\n"),
+                false => assert!(!directory.join("in").exists(), "{recipe} behind {script}"),
+            }
+            // Behind both, whoever holds: first come, first served.
+            let mut last = Background::start(&world.mount, "exec flock f echo last");
+            wait_until("three contenders", LIMIT, || client.children(LOCK).len() == 3);
+            assert!(!last.has_said("last"));
+            drop(ours);
+            wait_until_in(&directory, &format!("{recipe}\n"));
+            assert!(!last.has_said("last"), "{recipe} is in");
+            // Python leaves the lock behind it in order, which a killed one does only with its session.
+            theirs.signal(Signal::SIGINT);
+            assert_eq!(last.code(), 0);
+        }
+    }
+}
+
 fn znode_lock_and_flock_exclude_each_other(world: &World) {
     world.sh("touch f").ok();
     let znode = format!("{} --servers {} lock", binary("znode").display(), world.address);
@@ -75,5 +117,6 @@ impl EndsWithCode for znodefs_tests::Ran {
 
 on_every_backend!(
     a_lock_of_kazoo_and_flock_exclude_each_other,
+    each_kind_stands_in_one_queue_with_each_of_kazoos,
     znode_lock_and_flock_exclude_each_other,
 );

@@ -3,9 +3,11 @@
 //! `tests/mount`.
 
 mod background;
+mod fstab;
 mod guard;
 mod helper;
 mod refusals;
+mod units;
 mod user;
 
 use std::path::{Path, PathBuf};
