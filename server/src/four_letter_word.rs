@@ -12,6 +12,7 @@ use crate::connection::{Connection, Outbox, Phase};
 use crate::replica::Event;
 use crate::service::Service;
 use crate::status::{ReplicaRole, ReplicaStatus};
+use crate::tree::CONFIG_PATH;
 
 /// The words that are understood.
 pub const WORDS: [&str; 15] = [
@@ -278,11 +279,18 @@ fn configuration(service: &Service) -> String {
         }
         line!(out, "peerType=0");
         line!(out, "membership: ");
-        for member in &config.members {
-            line!(out, "server.{}={member}", member.server_id);
-        }
+        out.push_str(&membership(service));
     }
     out
+}
+
+/// The members: those that `/zookeeper/config` shows.
+fn membership(service: &Service) -> String {
+    let tree = service.database.tree.read();
+    let data = tree.node(CONFIG_PATH).and_then(|node| node.data()).unwrap_or_default();
+    let text = String::from_utf8_lossy(data);
+    let members = text.lines().filter(|line| line.starts_with("server."));
+    members.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn environment() -> String {

@@ -10,7 +10,9 @@ use tokio::net::TcpStream;
 use znodefs::client::format_address;
 use znodefs::{ErrorCode, Zxid};
 
+use super::config::{CONFIG_PATH, without_chroot};
 use super::failure::Failure;
+use super::server_line::client_address;
 use super::service::{self, Service};
 
 /// How long a server may take to answer a word.
@@ -18,9 +20,6 @@ const WORD_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest answer that is read, bytes.
 const ANSWER_LENGTH_MAX: u64 = 1 << 20;
-
-/// The znode that names the members.
-const CONFIG_PATH: &str = "/zookeeper/config";
 
 /// Look at the ensemble as a whole
 #[derive(Debug, clap::Args)]
@@ -139,6 +138,8 @@ fn lag(leader: Option<Zxid>, own: Option<Zxid>) -> String {
 
 /// Where the clients of the configured members connect; none where it cannot be read.
 async fn members(service: &Service<'_>) -> Vec<String> {
+    let servers = without_chroot(service.servers);
+    let service = Service { servers: &servers, ..*service };
     let Ok(client) = service.open(|_: znodefs::client::Delivery<'_>| {}, false).await else {
         return Vec::new();
     };
@@ -155,22 +156,6 @@ async fn members(service: &Service<'_>) -> Vec<String> {
             Vec::new()
         }
     }
-}
-
-/// `HOST:PORT` for clients of a line `server.N=host:quorum:election:role;[client host:]port`.
-fn client_address(line: &str) -> Option<String> {
-    let (replica, client) = line.strip_prefix("server.")?.split_once('=')?.1.split_once(';')?;
-    let (client_host, port) = client.rsplit_once(':').unwrap_or(("0.0.0.0", client));
-    let port: u16 = port.trim().parse().ok()?;
-    let host = match client_host.trim_matches(['[', ']']) {
-        // Every address of that machine: the one that the other replicas know.
-        "" | "0.0.0.0" | "::" => match replica.strip_prefix('[') {
-            Some(rest) => rest.split_once(']')?.0,
-            None => replica.split_once(':')?.0,
-        },
-        host => host,
-    };
-    Some(format_address(host, port))
 }
 
 async fn ask_all(addresses: Vec<String>, answers: &mut BTreeMap<String, Answers>) {
@@ -229,18 +214,6 @@ mod tests {
     use znodefs::Epoch;
 
     use super::*;
-
-    #[test]
-    fn the_client_address_of_every_form_of_a_server_line_is_found() {
-        let address = |line| client_address(line);
-        let found = |text: &str| Some(text.to_string());
-        assert_eq!(address("server.1=zoo1:2888:3888:participant;2181"), found("zoo1:2181"));
-        assert_eq!(address("server.1=zoo1:1:2:observer;0.0.0.0:2182"), found("zoo1:2182"));
-        assert_eq!(address("server.1=zoo1:1:2:observer;10.0.0.7:2182"), found("10.0.0.7:2182"));
-        assert_eq!(address("server.1=[::1]:1:2:participant;[::1]:5"), found("[::1]:5"));
-        assert_eq!(address("server.1=zoo1:2888:3888:participant"), None);
-        assert_eq!(address("version=0"), None);
-    }
 
     #[test]
     fn lag_counts_transactions_within_an_epoch() {

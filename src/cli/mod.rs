@@ -5,6 +5,7 @@ mod acl;
 mod arguments;
 mod campaign;
 mod child;
+mod config;
 mod create;
 mod elect;
 mod ensemble;
@@ -17,8 +18,10 @@ mod ls;
 mod no_quorum;
 mod output;
 mod process_tree;
+mod reconfig;
 mod register;
 mod rm;
+mod server_line;
 mod service;
 mod set;
 mod signals;
@@ -104,6 +107,8 @@ enum Command {
     #[command(flatten)]
     Stay(Stay),
     Ensemble(ensemble::Ensemble),
+    Config(config::Config),
+    Reconfig(reconfig::Reconfig),
 }
 
 /// Commands that do one thing and end.
@@ -149,6 +154,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Once(command) => run_once(command, &service).await,
         Command::Ensemble(ensemble) => ensemble.run(&service).await.map(|()| ExitCode::SUCCESS),
+        Command::Config(config) => config.run(&service).await.map(|()| ExitCode::SUCCESS),
+        Command::Reconfig(reconfig) => reconfig.run(&service).await.map(|()| ExitCode::SUCCESS),
         Command::Stay(Stay::Lock(lock)) => lock.run(&service).await,
         Command::Stay(Stay::Elect(elect)) => elect.run(&service).await,
         Command::Stay(Stay::Watch(watch)) => watch.run(&service).await,
@@ -230,6 +237,10 @@ mod tests {
             (vec!["znode", "rm", "/"], "root"),
             (vec!["znode", "create", "/a", "--acl", "world:anyone"], "PERMISSIONS"),
             (vec!["znode", "create", "-e", "-c", "/a"], "--container"),
+            (vec!["znode", "reconfig"], "--add"),
+            (vec!["znode", "reconfig", "--add", "4=a:1:2;3"], "server.N="),
+            (vec!["znode", "reconfig", "--remove", "0"], "0"),
+            (vec!["znode", "reconfig", "--remove", "1", "--members", "f"], "--members"),
             (vec!["znode", "frobnicate"], "frobnicate"),
         ] {
             let error = Cli::try_parse_from(&arguments).expect_err(&format!("{arguments:?}"));

@@ -8,6 +8,7 @@ use super::failure::Failure;
 use super::no_quorum;
 
 /// How a command reaches the servers.
+#[derive(Clone, Copy)]
 pub struct Service<'a> {
     /// The options given.
     pub global: &'a Global,

@@ -16,6 +16,7 @@ use crate::wire::{
     AddWatchMode, CreateMode, ErrorCode, MultiOp, MultiResult, OpCode, Request, Response,
     WatcherType,
 };
+use crate::zxid::Zxid;
 
 /// Takes a reply apart with `extract`, which gives the record back where it is another.
 async fn answer<T>(
@@ -229,6 +230,25 @@ impl Client {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let request = Request::RemoveWatches { path, watcher_type: watcher_type.code() };
         self.ask(&request, empty)
+    }
+
+    /// Changes the members of the ensemble; the result is the new configuration's text and the stat
+    /// of `/zookeeper/config`. `joining` are lines `server.N=…`, `leaving` numbers, both separated by
+    /// commas; or `new_members` are all the lines there are to be. With a version, only if the
+    /// configuration still has it.
+    pub fn reconfig(
+        &self,
+        joining: Option<&str>,
+        leaving: Option<&str>,
+        new_members: Option<&str>,
+        from_version: Option<Zxid>,
+    ) -> impl Future<Output = Result<(Option<Bytes>, Stat), Error>> + Send + 'static + use<> {
+        let current_config_id = from_version.map_or(-1, |version| version.0);
+        let request = Request::Reconfig { joining, leaving, new_members, current_config_id };
+        self.ask(&request, |response| match response {
+            Response::Data { data, stat } => Ok((data, stat)),
+            other => Err(other),
+        })
     }
 
     /// Proves an identity, on this connection and on all that follow. A refusal ends the session.

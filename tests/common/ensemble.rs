@@ -74,6 +74,19 @@ impl Ensemble {
         &self.members[usize::from(id) - 1]
     }
 
+    /// A member's line, `server.N=…`.
+    pub fn line(&self, id: u8) -> &str {
+        &self.member(id).line
+    }
+
+    /// Gives a member another line; clients find it at the new line's port from now on.
+    pub fn set_line(&mut self, id: u8, line: &str) {
+        let (_, port) = line.rsplit_once(':').expect("a line that ends with the client's address");
+        let member = &mut self.members[usize::from(id) - 1];
+        member.client_port = port.parse().expect("a port");
+        member.line = line.to_string();
+    }
+
     /// Where a member keeps its data.
     pub fn data_directory(&self, id: u8) -> PathBuf {
         self.directory.join(id.to_string())
@@ -108,9 +121,14 @@ impl Ensemble {
 
     /// The same with more arguments for `znoded`.
     pub fn start_member_with(&mut self, id: u8, arguments: &[&str]) {
+        self.start_member_knowing(id, &self.ids(), arguments);
+    }
+
+    /// The same with the server lines of these members only.
+    pub fn start_member_knowing(&mut self, id: u8, known: &[u8], arguments: &[&str]) {
         let data = self.directory.subdirectory(&id.to_string());
         std::fs::write(data.join("myid"), format!("{id}\n")).expect("a file in a fresh directory");
-        let lines: Vec<&str> = self.members.iter().map(|member| member.line.as_str()).collect();
+        let lines: Vec<&str> = known.iter().map(|id| self.line(*id)).collect();
         let configuration = format!(
             "dataDir={}\n4lw.commands.whitelist=*\n{}\n{}\n{}\n",
             data.display(),

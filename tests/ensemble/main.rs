@@ -10,6 +10,7 @@ mod kazoo;
 mod load;
 mod no_quorum;
 mod read_only;
+mod reconfig;
 mod sessions;
 mod slow_follower;
 mod strangers;

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use znodefs::{Epoch, SessionId, Zxid};
 
 use super::error::ToolError;
@@ -113,8 +114,9 @@ pub fn lost(survey: &Survey, plan: &Plan, disks: &LocationDisks) -> Result<Lost,
     Ok(lost)
 }
 
-/// Ends every session, and with it its ephemeral znodes, as transactions of `epoch`. Returns how
-/// many sessions and ephemeral znodes there were.
+/// Ends every session, and with it its ephemeral znodes, as transactions of `epoch`, and forgets who
+/// the members were: those of the new ensemble stand in its configuration files. Returns how many
+/// sessions and ephemeral znodes there were.
 pub fn end_sessions(tree: &mut DataTree, epoch: Epoch) -> (usize, usize) {
     let ephemerals_count = tree.ephemerals_count();
     let mut sessions: BTreeSet<SessionId> = tree.sessions_with_ephemerals().collect();
@@ -129,6 +131,10 @@ pub fn end_sessions(tree: &mut DataTree, epoch: Epoch) -> (usize, usize) {
         let origin = TxnOrigin::default();
         tree.apply(&Txn { zxid, session_id, xid: 0, origin, time_ms, body }, &mut |_| {});
     }
+    let (session_id, origin) = (SessionId(0), TxnOrigin::default());
+    let zxid = zxid.max(tree.last_applied());
+    let body = TxnBody::Reconfig { members: String::new(), data: Bytes::new() };
+    tree.apply(&Txn { zxid, session_id, xid: 0, origin, time_ms, body }, &mut |_| {});
     (sessions.len(), ephemerals_count)
 }
 

@@ -119,9 +119,13 @@ pub enum QuorumVerifier {
 
 impl QuorumVerifier {
     /// What decides when the log holds one more reconfiguration. One that is proposed on top of
-    /// another tells that the other is committed: no leader proposes a second before.
+    /// another tells that the other is committed: no leader proposes a second before. One that is
+    /// older than what was committed is history that this replica comes to have late.
     #[must_use]
     pub(super) fn proposed(self, new: Ensemble) -> QuorumVerifier {
+        if new.version <= self.committed().version {
+            return self;
+        }
         match self {
             QuorumVerifier::Majority(old) | QuorumVerifier::Joint { new: old, .. } => {
                 QuorumVerifier::Joint { old, new }
@@ -313,6 +317,9 @@ mod tests {
         // Nobody proposes a second one before the first is committed.
         let next = joint.clone().proposed(second.clone());
         assert_eq!(next, QuorumVerifier::Joint { old: first.clone(), new: second.clone() });
+        // Who has learned of a later one comes to have the earlier ones in its log all the same.
+        let late = QuorumVerifier::Majority(second.clone());
+        assert_eq!(late.clone().proposed(first.clone()), late);
         // What another replica says is committed supersedes what is older.
         assert_eq!(joint.learned(second.clone()), QuorumVerifier::Majority(second.clone()));
         assert_eq!(next.learned(first.clone()).committed(), &first);

@@ -4,6 +4,7 @@
 mod checks;
 mod model;
 mod multi;
+mod reconfig;
 mod sessions;
 mod special_nodes;
 
