@@ -74,11 +74,6 @@ impl Ensemble {
         &self.members[usize::from(id) - 1]
     }
 
-    /// A member's line, `server.N=…`.
-    pub fn line(&self, id: u8) -> &str {
-        &self.member(id).line
-    }
-
     /// Gives a member another line; clients find it at the new line's port from now on.
     pub fn set_line(&mut self, id: u8, line: &str) {
         let (_, port) = line.rsplit_once(':').expect("a line that ends with the client's address");
