@@ -23,6 +23,9 @@ pub const WORDS: [&str; 15] = [
 /// What a replica without a leader says to whoever asks for more than whether it is there.
 pub const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests\n";
 
+/// What a member adds that takes no part in its ensemble.
+pub const DISK_FULL: &str = "Disk: full, this replica takes part again when there is room\n";
+
 /// What a replica says its version is. Clients and monitoring parse the number.
 pub fn version() -> String {
     format!("3.9.0-znodefs-{}, built on Rust", env!("CARGO_PKG_VERSION"))
@@ -41,7 +44,8 @@ pub async fn answer(word: &str, service: &Service, asking: &Connection) -> Strin
         "srvr" | "stat" | "cons" | "crst" | "srst" | "mntr" | "dump" | "wchs" | "wchp" | "wchc"
             if !status.serves_anybody() =>
         {
-            NOT_SERVING.into()
+            let full = if status.disk_full { DISK_FULL } else { "" };
+            format!("{NOT_SERVING}{full}")
         }
         "srvr" => server_state(service, None),
         "stat" => server_state(service, Some(asking)),
@@ -97,6 +101,9 @@ fn server_state(service: &Service, with_clients: Option<&Connection>) -> String 
     line!(out, "Outstanding: {}", service.metrics.outstanding());
     line!(out, "Zxid: {zxid}");
     line!(out, "Mode: {}", status.name());
+    if status.disk_full {
+        out.push_str(DISK_FULL);
+    }
     line!(out, "Node count: {node_count}");
     out
 }
@@ -229,6 +236,7 @@ fn monitor_ensemble(service: &Service, status: &ReplicaStatus, out: &mut String)
     };
     line!(out, "zk_server_id\t{}", service.config.server_id);
     line!(out, "zk_peer_state\t{state}");
+    line!(out, "zk_disk_full\t{}", u8::from(status.disk_full));
     line!(out, "zk_quorum_size\t{}", status.voters);
     line!(out, "zk_current_epoch\t{}", status.epoch.0);
     if let Some(leader) = status.leader {

@@ -43,6 +43,8 @@ pub struct ReplicaStatus {
     pub serving: bool,
     /// Whether it serves reads alone, since there is no quorum.
     pub read_only: bool,
+    /// Whether it takes no part in the ensemble, since its disk is full.
+    pub disk_full: bool,
     /// Who leads, as far as it knows.
     pub leader: Option<ServerId>,
     /// currentEpoch.

@@ -22,6 +22,7 @@ pub mod reaper;
 pub mod replicas;
 pub mod server;
 pub mod shell;
+pub mod small_disk;
 pub mod tree;
 pub mod wire_client;
 
@@ -41,4 +42,5 @@ pub use random::Random;
 pub use replicas::{Replicas, ZooKeeperEnsemble};
 pub use server::{DebianZooKeeper, Server, Znoded};
 pub use shell::{Ran, Shell};
+pub use small_disk::SmallDisk;
 pub use wire_client::WireClient;

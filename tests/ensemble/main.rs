@@ -6,6 +6,7 @@ mod catching_up;
 mod chaos;
 mod failover;
 mod forming;
+mod full_disk;
 mod kazoo;
 mod load;
 mod no_quorum;

@@ -12,13 +12,19 @@ use znodefs::{Epoch, Zxid};
 use super::MemberEvent;
 use super::membership;
 use super::message::SharedIdentity;
-use crate::persistence::{CommittedFile, LogEvent, Storage, StorageError, StorageParts};
+use crate::persistence::disk::{Operation, remove_if_there};
+use crate::persistence::{
+    self, CommittedFile, Disk, LogEvent, LogHandle, Storage, StorageError, StorageParts,
+};
 use crate::replica::Event;
 use crate::server::backend::{LogReporter, StorageBackend, Workers};
 use crate::server::{Disks, StartError, backend, recovery};
 use crate::service::Service;
 use crate::session_id::PasswordKey;
-use crate::zab::{Ensemble, Entry, Ticket};
+use crate::zab::{Ensemble, Entry, OnDisk, Ticket};
+
+/// The file with which it is tried whether there is room. Left over, it is removed at a start.
+const ROOM_NAME: &str = "room.tmp";
 
 /// What a ticket waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,30 @@ pub(super) enum DiskError {
     Start(#[from] StartError),
 }
 
+impl DiskError {
+    /// Whether there was no room, and nothing has changed.
+    pub fn is_full(&self) -> bool {
+        match self {
+            DiskError::Start(StartError::Storage(StorageError::Disk(error))) => {
+                error.is_full_before_change()
+            }
+            DiskError::Start(StartError::Storage(StorageError::Epoch(error))) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// What a report of the log means for the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reported {
+    /// Nothing.
+    Nothing,
+    /// Everything up to this ticket is done.
+    Done(Ticket),
+    /// The log, which was full, takes more behind this transaction.
+    Resumed(Zxid),
+}
+
 impl From<StorageError> for DiskError {
     fn from(error: StorageError) -> DiskError {
         DiskError::Start(error.into())
@@ -71,6 +101,10 @@ pub(super) struct MemberDisk {
     pending: VecDeque<(Ticket, Work)>,
     /// Where old files are removed; a member joins on its core's thread, which has none.
     runtime: Option<Handle>,
+    /// The disk is full, and nothing is given to it.
+    blocked: bool,
+    /// Why, until the driver has heard of it.
+    newly_full: Option<String>,
 }
 
 impl MemberDisk {
@@ -92,6 +126,8 @@ impl MemberDisk {
             committed: None,
             pending: VecDeque::new(),
             runtime: Handle::try_current().ok(),
+            blocked: false,
+            newly_full: None,
         };
         match storage.identity() {
             None => disk.unjoined = Some(storage),
@@ -128,7 +164,10 @@ impl MemberDisk {
         }
         recovery::write_password_key(&self.disks, ensemble_id, &identity.key())?;
         if let Some(mut storage) = self.unjoined.take() {
-            storage.join(ensemble_id)?;
+            if let Err(error) = storage.join(ensemble_id) {
+                self.unjoined = Some(storage);
+                return Err(error.into());
+            }
             info!("this replica is now a member of ensemble {ensemble_id}");
             self.join(storage.into_parts()?)?;
         }
@@ -166,31 +205,88 @@ impl MemberDisk {
         Ok(())
     }
 
+    /// The log, unless it is full or there is none yet.
+    fn log(&self) -> Option<&LogHandle> {
+        self.joined.as_ref().filter(|_| !self.blocked).map(StorageBackend::log)
+    }
+
+    /// The disk is full: it is given nothing more, and what is on its way is forgotten.
+    pub fn block(&mut self, reason: String) {
+        self.pending.clear();
+        if !std::mem::replace(&mut self.blocked, true) {
+            self.newly_full = Some(reason);
+        }
+    }
+
+    /// Why the disk has become full, once.
+    pub fn take_newly_full(&mut self) -> Option<String> {
+        self.newly_full.take()
+    }
+
+    /// Whether this much can be written.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let mut disks = vec![&*self.disks.data];
+        if self.disks.log.path() != self.disks.data.path() {
+            disks.push(&*self.disks.log);
+        }
+        disks.into_iter().all(|disk| match try_room(disk, bytes) {
+            Ok(()) => true,
+            Err(error) => {
+                debug!("still no room: {error}");
+                false
+            }
+        })
+    }
+
+    /// There is room again. The log is asked to go on, which it reports; `true` where there is none.
+    pub fn resume(&mut self) -> bool {
+        if let Some(backend) = &self.joined {
+            backend.log().resume();
+        }
+        self.joined.is_none()
+    }
+
+    /// What the disk holds, now that the log goes on behind `last`.
+    pub fn unblock(&mut self, last: Zxid) -> OnDisk {
+        self.blocked = false;
+        self.newly_full = None;
+        let (accepted_epoch, current_epoch) = match &self.joined {
+            Some(backend) => {
+                let epochs = backend.epochs();
+                let epochs = epochs.lock();
+                (epochs.accepted(), epochs.current())
+            }
+            None => (Epoch(0), Epoch(0)),
+        };
+        let delivered = self.service.database.tree.read().last_applied();
+        OnDisk { accepted_epoch, current_epoch, last_logged: last, delivered }
+    }
+
     /// Appends to the log.
     pub fn append(&mut self, ticket: Ticket, entries: &[Entry]) {
-        let (Some(backend), Some(last)) = (&self.joined, entries.last()) else { return };
+        let (Some(log), Some(last)) = (self.log(), entries.last()) else { return };
         let txns = entries.iter().map(|entry| (entry.zxid, entry.payload.clone())).collect();
-        backend.log().append(txns);
+        log.append(txns);
         self.pending.push_back((ticket, Work::Append(last.zxid)));
     }
 
     /// Cuts the log.
     pub fn truncate(&mut self, ticket: Ticket, zxid: Zxid) {
-        let Some(backend) = &self.joined else { return };
-        backend.log().truncate(zxid);
+        let Some(log) = self.log() else { return };
+        log.truncate(zxid);
         self.pending.push_back((ticket, Work::Truncate));
     }
 
     /// Empties the log for the history that an installed snapshot begins.
     pub fn reset(&mut self, ticket: Ticket, generation: u64, base: Zxid) {
-        let Some(backend) = &self.joined else { return };
-        backend.log().reset(generation, base);
+        let Some(log) = self.log() else { return };
+        log.reset(generation, base);
         self.pending.push_back((ticket, Work::Install));
     }
 
     /// Replaces an epoch, behind everything queued before.
     pub fn persist_epoch(&mut self, ticket: Ticket, kind: EpochKind, epoch: Epoch) {
-        let Some(backend) = &self.joined else { return };
+        let Some(backend) = self.joined.as_ref().filter(|_| !self.blocked) else { return };
         let (epochs, service) = (backend.epochs(), Arc::clone(&self.service));
         backend.log().barrier(Box::new(move || {
             match kind {
@@ -218,13 +314,24 @@ impl MemberDisk {
 
     /// An epoch is durable: the newest ticket that is done.
     pub fn epoch_durable(&mut self) -> Option<Ticket> {
-        self.done(Work::Epoch)
+        if self.blocked { None } else { self.done(Work::Epoch) }
     }
 
-    /// What a report of the log means: the newest ticket that is done, or why the member cannot go
-    /// on.
-    pub fn reported(&mut self, event: LogEvent) -> Result<Option<Ticket>, String> {
+    /// What a report of the log means, or why the member cannot go on.
+    pub fn reported(&mut self, event: LogEvent) -> Result<Reported, String> {
+        let done = |ticket: Option<Ticket>| ticket.map_or(Reported::Nothing, Reported::Done);
         match event {
+            LogEvent::Full { error, .. } => {
+                self.block(error.to_string());
+                Ok(Reported::Nothing)
+            }
+            LogEvent::Resumed { last } => Ok(Reported::Resumed(last)),
+            // Of what was given to it before it was full.
+            LogEvent::Durable(_) | LogEvent::Truncated { .. } | LogEvent::Reset { .. }
+                if self.blocked =>
+            {
+                Ok(Reported::Nothing)
+            }
             LogEvent::Durable(durable) => {
                 let mut newest = None;
                 while let Some((ticket, _)) = self.pending.pop_front_if(
@@ -232,19 +339,15 @@ impl MemberDisk {
                 ) {
                     newest = Some(ticket);
                 }
-                Ok(newest)
+                Ok(done(newest))
             }
-            LogEvent::Truncated { .. } => Ok(self.done(Work::Truncate)),
-            LogEvent::Reset { .. } => Ok(self.done(Work::Install)),
+            LogEvent::Truncated { .. } => Ok(done(self.done(Work::Truncate))),
+            LogEvent::Reset { .. } => Ok(done(self.done(Work::Install))),
             LogEvent::NotTruncated(error) => {
                 Err(format!("the log could not be cut as the leader asked: {error}"))
             }
-            LogEvent::Full { error, .. } => Err(format!(
-                "{error}; this replica stops, and the others go on without it: make room and \
-                 start it again"
-            )),
             LogEvent::Failed(error) => Err(format!("the transaction log failed: {error}")),
-            LogEvent::Rolled { .. } | LogEvent::Closed => Ok(None),
+            LogEvent::Rolled { .. } | LogEvent::Closed => Ok(Reported::Nothing),
         }
     }
 
@@ -254,4 +357,21 @@ impl MemberDisk {
         assert_eq!(work, expected, "the disk reports out of order");
         Some(ticket)
     }
+}
+
+/// Writes and removes a file, as large as what must be possible now.
+fn try_room(disk: &dyn Disk, bytes: u64) -> Result<(), persistence::DiskError> {
+    let free = disk.free_space()?;
+    if free < bytes {
+        let reason = format!("{free} bytes are free, {bytes} are needed");
+        let source = std::io::Error::new(std::io::ErrorKind::StorageFull, reason);
+        return Err(persistence::DiskError::new(Operation::FreeSpace, disk.path(), source));
+    }
+    remove_if_there(disk, ROOM_NAME)?;
+    let written = disk.create_new(ROOM_NAME).and_then(|mut file| {
+        file.preallocate(bytes)?;
+        file.write_at(0, &[1; 4096])
+    });
+    remove_if_there(disk, ROOM_NAME)?;
+    written
 }

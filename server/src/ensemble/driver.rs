@@ -9,7 +9,8 @@ use tracing::{debug, info, warn};
 use znodefs::Zxid;
 
 use super::MemberEvent;
-use super::disk::MemberDisk;
+use super::disk::{MemberDisk, Reported};
+use super::full_disk::FullDisk;
 use super::message::{self, Message, ReceivedMessage, SharedIdentity};
 use super::outside::Outside;
 use super::read_only::ReadOnlyMode;
@@ -54,6 +55,7 @@ pub struct Driver {
     pub(super) arriving: Option<ArrivingSnapshot>,
     pub(super) arrived: Option<ArrivedSnapshot>,
     pub(super) read_only: ReadOnlyMode,
+    pub(super) full_disk: FullDisk,
     /// What the replica wants done.
     pub(super) effects: Effects,
     pub(super) now: Now,
@@ -97,6 +99,7 @@ impl Driver {
             arriving: None,
             arrived: None,
             read_only: parts.read_only,
+            full_disk: FullDisk::new(),
             effects: Effects::default(),
             now: Now::default(),
             retired: false,
@@ -167,6 +170,7 @@ impl Driver {
         }
         self.replica.tick(self.now, &mut self.effects);
         self.retired |= self.stop_by_ms.is_some_and(|by| by <= self.now.monotonic_ms);
+        self.look_at_full_disk()?;
         self.carry_out()?;
         self.look_at_read_only_mode();
         self.publish_status();
@@ -184,7 +188,8 @@ impl Driver {
         let stop = self.stop_by_ms.unwrap_or(u64::MAX);
         let read_only = self.read_only.next_due_ms(self.zab.delivered());
         let zab = self.zab.deadline().unwrap_or(u64::MAX);
-        self.replica.next_due_ms().min(zab).min(read_only).min(stop)
+        let room = self.full_disk.next_due_ms();
+        self.replica.next_due_ms().min(zab).min(read_only).min(room).min(stop)
     }
 
     /// Lets the last messages leave, then closes the log.
@@ -254,8 +259,9 @@ impl Driver {
             MemberEvent::Link(event) => self.on_link_event(event),
             MemberEvent::Port(event) => self.on_port_event(event),
             MemberEvent::Log(event) => match self.disk.reported(event)? {
-                Some(ticket) => self.step(zab::Event::Durable(ticket)),
-                None => Ok(()),
+                Reported::Done(ticket) => self.step(zab::Event::Durable(ticket)),
+                Reported::Resumed(last) => self.come_back(last),
+                Reported::Nothing => self.leave_if_disk_is_full(),
             },
             MemberEvent::EpochDurable => match self.disk.epoch_durable() {
                 Some(ticket) => self.step(zab::Event::Durable(ticket)),
@@ -332,9 +338,10 @@ impl Driver {
                 let id = ConnectionId(connection);
                 match ArrivingSnapshot::begin(id, zxid, backend.snapshots(), seed) {
                     Ok(arriving) => self.arriving = Some(arriving),
+                    Err(error) if error.is_full() => self.disk.block(error.to_string()),
                     Err(error) => return Err(format!("a snapshot cannot be written: {error}")),
                 }
-                Ok(())
+                self.leave_if_disk_is_full()
             }
             Message::SnapshotBlock(block) => {
                 let id = ConnectionId(connection);
@@ -343,6 +350,10 @@ impl Driver {
                     return self.give_up(connection, "it sent part of no snapshot");
                 };
                 if let Err(error) = arriving.block(&block) {
+                    if error.is_full() {
+                        self.disk.block(error.to_string());
+                        return self.leave_if_disk_is_full();
+                    }
                     return self
                         .give_up(connection, &format!("its snapshot is of no use: {error}"));
                 }
@@ -386,6 +397,10 @@ impl Driver {
             let refused = matches!(error, super::disk::DiskError::OtherEnsemble { .. });
             if refused {
                 return self.give_up(connection, &error.to_string());
+            }
+            if error.is_full() {
+                self.disk.block(error.to_string());
+                return self.leave_if_disk_is_full();
             }
             return Err(error.to_string());
         }
@@ -438,7 +453,7 @@ impl Driver {
             self.execute(effect)?;
         }
         self.zab_effects = effects;
-        Ok(())
+        self.leave_if_disk_is_full()
     }
 
     /// Carries out what the replica wants, until nothing is left.
@@ -488,6 +503,7 @@ impl Driver {
             role,
             serving: self.zab.is_serving(),
             read_only: self.read_only.serves(),
+            disk_full: self.full_disk.is_full(),
             leader: leader.map(ServerId),
             epoch: self.zab.current_epoch(),
             voters: self.zab.quorum().voters().len(),

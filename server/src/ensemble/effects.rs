@@ -13,7 +13,7 @@ use super::log_read::{LogReading, LogRequest};
 use super::message::{self, ENTRY_BYTES_MAX, Message, SharedIdentity};
 use super::snapshot_transfer::SnapshotTransfer;
 use crate::codec;
-use crate::persistence::EnsembleId;
+use crate::persistence::{EnsembleId, SnapshotError};
 use crate::replica::Event;
 use crate::replica::core_thread::CoreResult;
 use crate::tree::SnapshotCursor;
@@ -197,9 +197,14 @@ impl Driver {
         let Some(arrived) = arrived else {
             return Err(format!("a snapshot of {zxid} is to be installed and none has come"));
         };
-        let installed = arrived.install();
-        let (info, tree) = installed
-            .map_err(|error| format!("the leader's snapshot cannot be installed: {error}"))?;
+        let (info, tree) = match arrived.install() {
+            Ok(installed) => installed,
+            Err(SnapshotError::Disk(error)) if error.is_full_before_change() => {
+                self.disk.block(error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(format!("the leader's snapshot cannot be installed: {error}")),
+        };
         self.end_read_only_service();
         self.read_only.tree_replaced();
         let database = &self.service.database;
@@ -229,7 +234,14 @@ impl Driver {
         };
         let password_key = self.surroundings.random_bytes().map_err(no_randomness)?;
         let identity = SharedIdentity { ensemble_id, password_key };
-        self.disk.adopt(identity.clone()).map_err(|error| error.to_string())?;
+        match self.disk.adopt(identity.clone()) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                self.disk.block(error.to_string());
+                return Ok(());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
         self.identity_is_known(&identity);
         let incoming = self.connections.iter().filter(|(_, one)| !one.outgoing);
         let incoming: Vec<u64> = incoming.map(|(connection, _)| *connection).collect();

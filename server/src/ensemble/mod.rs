@@ -8,6 +8,7 @@
 mod disk;
 mod driver;
 mod effects;
+mod full_disk;
 pub mod log_read;
 mod membership;
 mod message;

@@ -161,6 +161,13 @@ pub(super) enum TransferError {
     Tree(#[from] RestoreError),
 }
 
+impl TransferError {
+    /// Whether there was no room to write it.
+    pub fn is_full(&self) -> bool {
+        matches!(self, TransferError::File(SnapshotError::Disk(error)) if error.is_full_before_change())
+    }
+}
+
 /// A snapshot that is arriving.
 pub(super) struct ArrivingSnapshot {
     /// On this connection.

@@ -103,6 +103,13 @@ impl DiskError {
             )
     }
 
+    /// Whether the disk is full and, since whatever is written first goes to a file of its own,
+    /// nothing that counts has changed. What a failed sync covered is never known.
+    pub fn is_full_before_change(&self) -> bool {
+        use Operation::{Create, Preallocate, Rename, Write};
+        self.is_full() && matches!(self.operation, Create | Preallocate | Rename | Write)
+    }
+
     /// Whether the file is not there.
     pub fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound

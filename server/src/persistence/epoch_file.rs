@@ -55,6 +55,13 @@ pub enum EpochError {
     },
 }
 
+impl EpochError {
+    /// Whether there was no room to write it. Nothing has changed then.
+    pub fn is_full(&self) -> bool {
+        matches!(self, EpochError::File(SmallFileError::Disk(error)) if error.is_full_before_change())
+    }
+}
+
 impl From<DiskError> for EpochError {
     fn from(error: DiskError) -> EpochError {
         EpochError::File(error.into())

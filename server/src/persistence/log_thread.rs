@@ -25,6 +25,9 @@ use super::txn_log::TxnLog;
 /// need not wait for all of it.
 const GROUP_LENGTH_MAX: usize = 8 << 20;
 
+/// What replacing an epoch needs at most, bytes.
+const EPOCH_FILE_LENGTH: u64 = 4096;
+
 /// A slower sync than this is worth a line (ZooKeeper's `fsync.warningthresholdms`).
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
@@ -52,6 +55,12 @@ pub enum LogEvent {
     NotTruncated(LogError),
     /// The next transaction begins a new segment; `last` is the newest one before.
     Rolled {
+        /// The newest durable transaction.
+        last: Zxid,
+    },
+    /// [`LogHandle::resume`] was heard: the log takes appends again, the next behind `last`. Epochs
+    /// are what their files say: nothing is on its way.
+    Resumed {
         /// The newest durable transaction.
         last: Zxid,
     },
@@ -153,7 +162,8 @@ impl LogHandle {
         self.send(Command::Barrier(work));
     }
 
-    /// Says that [`LogEvent::Full`] was heard and what follows was made with it in mind.
+    /// Says that [`LogEvent::Full`] was heard and what follows was made with it in mind. Answered by
+    /// [`LogEvent::Resumed`].
     pub fn resume(&self) {
         self.send(Command::Resume);
     }
@@ -325,10 +335,13 @@ impl LogWorker {
                     self.flush()?;
                     // What it was to stand behind is not in the log.
                     if !self.halted {
-                        work()?;
+                        self.do_work(work)?;
                     }
                 }
-                Command::Resume => self.halted = false,
+                Command::Resume => {
+                    self.halted = false;
+                    (self.on_event)(LogEvent::Resumed { last: self.log.last_zxid() });
+                }
                 Command::Roll => {
                     self.flush()?;
                     self.log.roll()?;
@@ -336,7 +349,10 @@ impl LogWorker {
                 }
                 Command::Truncate(zxid) => {
                     self.flush()?;
-                    self.truncate(zxid)?;
+                    // What it was to keep may have been dropped.
+                    if !self.halted || zxid <= self.log.last_zxid() {
+                        self.truncate(zxid)?;
+                    }
                 }
                 Command::Reset { generation, base } => {
                     self.flush()?;
@@ -353,6 +369,25 @@ impl LogWorker {
         }
         self.flush()?;
         Ok(false)
+    }
+
+    fn do_work(&mut self, work: BarrierWork) -> Result<(), LogThreadError> {
+        match work() {
+            Err(LogThreadError::Epoch(error)) if error.is_full() => {
+                let path = self.log.reader().disk().path().to_owned();
+                self.halt(LogError::DiskFull { path, needed: EPOCH_FILE_LENGTH });
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Drops what follows until the sender knows.
+    fn halt(&mut self, error: LogError) {
+        self.log.discard_pending();
+        self.halted = true;
+        let durable = self.log.durable_zxid();
+        (self.on_event)(LogEvent::Full { durable, error });
     }
 
     fn append(&mut self, batch: Vec<(Zxid, Bytes)>) -> Result<(), LogThreadError> {
@@ -382,11 +417,7 @@ impl LogWorker {
                 (self.on_event)(LogEvent::Durable(durable));
             }
             Err(error @ LogError::DiskFull { .. }) => {
-                warn!("{error}");
-                self.log.discard_pending();
-                self.halted = true;
-                let durable = self.log.durable_zxid();
-                (self.on_event)(LogEvent::Full { durable, error });
+                self.halt(error);
             }
             Err(error) => return Err(error.into()),
         }

@@ -70,7 +70,7 @@ impl LogReporter {
                 Event::LogFailed { reason }
             }
             LogEvent::Closed => return self.closed.store(true, Ordering::Relaxed),
-            LogEvent::Rolled { .. } => return,
+            LogEvent::Rolled { .. } | LogEvent::Resumed { .. } => return,
             LogEvent::Truncated { .. } | LogEvent::NotTruncated(_) | LogEvent::Reset { .. } => {
                 Event::LogFailed { reason: "the log of a replica alone was cut".into() }
             }

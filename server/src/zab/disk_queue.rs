@@ -77,6 +77,13 @@ impl DiskQueue {
         &self.facts
     }
 
+    /// After a full disk: nothing is on its way any more, and this is what there is.
+    pub(super) fn restart(&mut self, zxid: Zxid, accepted_epoch: Epoch, current_epoch: Epoch) {
+        self.facts = DurableFacts { zxid, accepted_epoch, current_epoch };
+        self.done = self.last;
+        self.pending.clear();
+    }
+
     /// Takes the next ticket.
     pub(super) fn submit(&mut self, operation: Operation) -> Ticket {
         self.last = Ticket(self.last.0 + 1);

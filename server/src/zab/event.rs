@@ -2,7 +2,7 @@
 //! completions of disk work; it makes them up of nothing else.
 
 use bytes::Bytes;
-use znodefs::{SessionId, Zxid};
+use znodefs::{Epoch, SessionId, Zxid};
 
 use super::disk_queue::Ticket;
 use super::packet::{Entry, Notification, Packet};
@@ -31,6 +31,19 @@ pub enum LogRead {
     /// The log does not reach back that far, or there is more than is worth sending: the learner
     /// gets a snapshot.
     Unavailable,
+}
+
+/// What a disk that was full holds for certain, now that nothing is on its way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDisk {
+    /// acceptedEpoch.
+    pub accepted_epoch: Epoch,
+    /// currentEpoch.
+    pub current_epoch: Epoch,
+    /// The end of the log.
+    pub last_logged: Zxid,
+    /// What the tree in memory contains.
+    pub delivered: Zxid,
 }
 
 /// Something happened.
@@ -127,6 +140,12 @@ pub enum Event {
         /// Whether it is open.
         valid: bool,
     },
+
+    /// The disk is full: what was given to it and is not known to be durable may never be. The replica
+    /// takes part in nothing until [`Event::DiskHasRoom`].
+    DiskFull,
+    /// There is room again, and this is what the disk holds.
+    DiskHasRoom(OnDisk),
 
     /// The replica shuts down cleanly: a leader hands over. Ends with
     /// [`Effect::Retired`](super::Effect::Retired).

@@ -102,6 +102,14 @@ impl Election {
         self.vote.epoch = epoch;
     }
 
+    /// Takes note of a link while this replica takes part in nothing.
+    pub(super) fn note_link(&mut self, peer: ServerId, works: bool) {
+        match works {
+            true => self.reachable.insert(peer),
+            false => self.reachable.remove(&peer),
+        };
+    }
+
     pub(super) fn link_up(&mut self, state: &mut State, peer: ServerId) {
         self.reachable.insert(peer);
         if self.state == PeerState::Looking {

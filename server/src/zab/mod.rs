@@ -38,7 +38,7 @@ use znodefs::{Epoch, Zxid};
 
 pub use disk_queue::Ticket;
 pub use effect::{Effect, RoleKind};
-pub use event::{ConnectionId, Event, LogRead, ReadId};
+pub use event::{ConnectionId, Event, LogRead, OnDisk, ReadId};
 pub use mutation::Mutation;
 pub use packet::{
     Ack, AckEpoch, Entry, LearnerInfo, Notification, Packet, PeerState, Standing, Vote,
@@ -68,6 +68,8 @@ enum Role {
     Looking,
     Leading(Box<Leader>),
     Following(Box<Follower>),
+    /// The disk is full: it takes part in nothing.
+    Suspended,
     Retired,
 }
 
@@ -156,14 +158,14 @@ impl Zab {
                 let early = self.early.first().map_or(u64::MAX, |early| early.until);
                 Some(follower.deadline(&self.state).min(early))
             }
-            Role::Retired => None,
+            Role::Suspended | Role::Retired => None,
         }
     }
 
     /// What this replica does.
     pub fn role(&self) -> RoleKind {
         match &self.role {
-            Role::Looking => RoleKind::Looking,
+            Role::Looking | Role::Suspended => RoleKind::Looking,
             Role::Leading(_) => RoleKind::Leading,
             Role::Following(follower) if !self.state.is_voter() => {
                 RoleKind::Observing(follower.leader)
@@ -246,8 +248,13 @@ impl Zab {
         if matches!(self.role, Role::Retired) {
             return Next::Stay;
         }
+        if matches!(self.role, Role::Suspended) {
+            return self.on_event_while_suspended(event);
+        }
         match event {
             Event::Start => Next::Look("start"),
+            Event::DiskFull => self.suspend(),
+            Event::DiskHasRoom(_) => Next::Stay,
             Event::Tick => self.on_tick(),
             Event::LinkUp(peer) => {
                 self.election.link_up(&mut self.state, peer);
@@ -290,7 +297,7 @@ impl Zab {
                 self.turn_away_early(self.state.now);
                 next
             }
-            Role::Retired => Next::Stay,
+            Role::Suspended | Role::Retired => Next::Stay,
         }
     }
 
@@ -305,7 +312,7 @@ impl Zab {
             Role::Looking => appointed(decided),
             Role::Leading(leader) => leader.on_notification(&self.state, round, from, notification),
             Role::Following(follower) => follower.on_notification(round, from, notification),
-            Role::Retired => Next::Stay,
+            Role::Suspended | Role::Retired => Next::Stay,
         }
     }
 
@@ -317,7 +324,7 @@ impl Zab {
                 if next == Next::Stay { leader.try_retire(&mut self.state) } else { next }
             }
             Role::Following(follower) => follower.on_durable(&mut self.state),
-            Role::Looking | Role::Retired => Next::Stay,
+            Role::Looking | Role::Suspended | Role::Retired => Next::Stay,
         }
     }
 
@@ -535,7 +542,49 @@ impl Zab {
                     self.state.effects.push(Effect::Disconnect(connection));
                 }
             }
-            Role::Looking | Role::Retired => {}
+            Role::Looking | Role::Suspended | Role::Retired => {}
+        }
+    }
+
+    /// The disk is full: a leader hands over, a learner leaves, and nobody is answered.
+    fn suspend(&mut self) -> Next {
+        if let Role::Leading(leader) = &mut self.role
+            && leader.is_established()
+        {
+            // Without one there is nobody to tell, and an election follows.
+            let _ = leader.name_successor(&mut self.state);
+        }
+        self.leave_role();
+        self.role = Role::Suspended;
+        self.early.clear();
+        for connection in std::mem::take(&mut self.learners).into_keys() {
+            self.state.effects.push(Effect::Disconnect(connection));
+        }
+        let (role, reason) = (RoleKind::Looking, "the disk is full");
+        self.state.effects.push(Effect::ChangeRole { role, reason });
+        Next::Stay
+    }
+
+    fn on_event_while_suspended(&mut self, event: Event) -> Next {
+        match event {
+            Event::DiskHasRoom(found) => {
+                self.state.restore(found);
+                Next::Look("there is room on the disk")
+            }
+            Event::LinkUp(peer) => {
+                self.election.note_link(peer, true);
+                Next::Stay
+            }
+            Event::LinkDown(peer) => {
+                self.election.note_link(peer, false);
+                Next::Stay
+            }
+            Event::Connected { connection, .. } => {
+                self.state.effects.push(Effect::Disconnect(connection));
+                Next::Stay
+            }
+            Event::Shutdown => Next::Retire,
+            _ => Next::Stay,
         }
     }
 

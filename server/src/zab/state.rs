@@ -9,7 +9,7 @@ use znodefs::{Epoch, SessionId, Zxid};
 
 use super::disk_queue::{DiskQueue, Operation, Ticket};
 use super::effect::Effect;
-use super::event::ConnectionId;
+use super::event::{ConnectionId, OnDisk};
 use super::log_window::LogWindow;
 use super::mutation::Mutation;
 use super::packet::{Entry, LearnerInfo, Packet, Standing, Vote};
@@ -193,6 +193,24 @@ impl State {
         self.window.truncate(zxid);
         self.configure(|quorum| quorum.truncated_to(zxid));
         self.effects.push(Effect::TruncateLog { ticket, zxid });
+    }
+
+    /// Takes up what a disk that was full holds: whatever else it was given is gone, promises and
+    /// all. None of that was told to anybody, since only what is durable is.
+    ///
+    /// # Panics
+    /// When the tree shows more than the disk holds.
+    pub(super) fn restore(&mut self, found: OnDisk) {
+        let OnDisk { accepted_epoch, current_epoch, last_logged, delivered } = found;
+        assert!(delivered <= last_logged, "{delivered} is shown, {last_logged} is on disk");
+        self.disk.restart(last_logged, accepted_epoch, current_epoch);
+        self.window = LogWindow::new(last_logged);
+        self.configure(|quorum| quorum.truncated_to(last_logged));
+        self.promised = accepted_epoch;
+        self.promised_to = None;
+        self.current_epoch = current_epoch;
+        self.delivered = delivered;
+        self.committed = self.committed.min(last_logged).max(delivered);
     }
 
     /// Replaces the tree and the log, and with them what was known of the ensemble: the snapshot

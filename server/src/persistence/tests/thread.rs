@@ -11,7 +11,9 @@ use super::*;
 use crate::persistence::disk::Operation;
 use crate::persistence::memory_disk::Fault;
 use crate::persistence::storage::Storage;
-use crate::persistence::{LogEvent, LogHandle, LogReader, LogThread, SnapshotFiles};
+use crate::persistence::{
+    EpochFiles, LogEvent, LogHandle, LogReader, LogThread, LogThreadError, SnapshotFiles,
+};
 
 struct Running {
     disk: MemoryDisk,
@@ -128,7 +130,10 @@ fn a_full_disk_drops_what_follows_until_the_sender_knows() {
     running.handle.barrier(work("behind what was dropped"));
     running.disk.set_capacity(None);
     running.append([6]);
+    running.handle.truncate(zxid(5));
     running.handle.resume();
+    let event = running.next();
+    assert!(matches!(event, LogEvent::Resumed { last } if last == zxid(2)), "{event:?}");
     running.append([3]);
     running.expect_durable(3);
     running.append([4]);
@@ -138,6 +143,41 @@ fn a_full_disk_drops_what_follows_until_the_sender_knows() {
     running.disk.crash();
     assert_eq!(*done.lock(), ["behind what is durable"]);
     assert_eq!(running.reader.read_after(Zxid::ZERO).unwrap().count(), 4);
+}
+
+#[test]
+fn an_epoch_that_finds_no_room_is_not_adopted_and_the_log_goes_on_later() {
+    let running = start();
+    running.append([1]);
+    running.expect_durable(1);
+    let epochs = EpochFiles::open(shared(&running.disk), ENSEMBLE).unwrap();
+    let epochs = Arc::new(Mutex::new(epochs));
+    let adopt = |epoch: u32| {
+        let epochs = Arc::clone(&epochs);
+        running.handle.barrier(Box::new(move || Ok(epochs.lock().set_accepted(Epoch(epoch))?)));
+    };
+    for (operation, name) in [
+        (Operation::Create, "acceptedEpoch.tmp"),
+        (Operation::Write, "acceptedEpoch.tmp"),
+        (Operation::Rename, "acceptedEpoch.tmp"),
+    ] {
+        running.disk.inject(Fault::new(operation, libc::ENOSPC).on(name));
+        adopt(7);
+        running.append([2]);
+        let event = running.next();
+        assert!(matches!(event, LogEvent::Full { durable, .. } if durable == zxid(1)), "{event:?}");
+        running.handle.resume();
+        assert!(matches!(running.next(), LogEvent::Resumed { last } if last == zxid(1)));
+        assert_eq!(epochs.lock().accepted(), Epoch(0), "{operation}");
+    }
+    adopt(7);
+    running.append([2]);
+    running.expect_durable(2);
+    assert_eq!(epochs.lock().accepted(), Epoch(7));
+    // What a failed sync covered is unknown, also for want of room.
+    running.disk.inject(Fault::new(Operation::Sync, libc::ENOSPC).on("acceptedEpoch.tmp"));
+    adopt(8);
+    assert!(matches!(running.next(), LogEvent::Failed(LogThreadError::Epoch(_))));
 }
 
 #[test]

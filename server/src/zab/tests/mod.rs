@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod discovery;
+mod full_disk;
 mod leader_election;
 mod liveness;
 mod reconfiguration;
