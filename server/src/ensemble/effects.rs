@@ -203,7 +203,9 @@ impl Driver {
                 self.disk.block(error.to_string());
                 return Ok(());
             }
-            Err(error) => return Err(format!("the leader's snapshot cannot be installed: {error}")),
+            Err(error) => {
+                return Err(format!("the leader's snapshot cannot be installed: {error}"));
+            }
         };
         self.end_read_only_service();
         self.read_only.tree_replaced();

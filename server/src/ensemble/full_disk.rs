@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(disk.next_due_ms(), 3_000, "there was no room");
         disk.room_was_found();
         assert_eq!(disk.next_due_ms(), u64::MAX, "the log is asked");
-        for (began, pause) in [(10_000, 2_000), (20_000, 4_000), (30_000, 8_000), (40_000, 16_000)] {
+        for (began, pause) in [(10_000, 2_000), (20_000, 4_000), (30_000, 8_000), (40_000, 16_000)]
+        {
             disk.ends(began - 1_000);
             assert!(!disk.is_full());
             disk.begins(began);
