@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod plan;
 mod random;
+mod replica;
 mod report;
 mod trace;
 mod world;

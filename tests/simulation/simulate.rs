@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod plan;
 mod random;
+mod replica;
 mod report;
 mod trace;
 mod world;
@@ -21,33 +22,64 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use znodefs_server::zab::Mutation;
-
-use report::{Counts, describe, run};
+use replica::plan::{Limits, Mistake};
 use trace::Detail;
 
 const USAGE: &str = "\
-usage: scripts/simulate --seeds A..B [--mutation NAME] [--keep-going] [--trace] [--jobs N]
+usage: scripts/simulate --seeds A..B [--level zab|replica] [--mutation NAME] [--keep-going]
+                        [--trace] [--jobs N] [--seconds N] [--faults N] [--clients N]
 
   --seeds A..B      the seeds to run, B not included
-  --mutation NAME   with a deliberate mistake in the protocol; `--mutation list` names them
+  --level LEVEL     zab: the protocol between replicas alone, fast; replica: whole replicas with
+                    clients, on disks that fail (default: first one, then the other)
+  --mutation NAME   with a deliberate mistake; `--mutation list` names them. Those of the protocol
+                    can be made at both levels
   --keep-going      do not stop at the first seed that fails
-  --trace           print every step (use it with one seed)
+  --trace           print every step (use it with one seed and one level)
   --jobs N          threads (default: one for each core)
+  --seconds N, --faults N, --clients N
+                    whole replicas: no longer, and with no more of these (as the report of a
+                    failure says)
 ";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Zab,
+    Replica,
+}
 
 struct Options {
     seeds: Range<u64>,
-    mutation: Option<Mutation>,
+    levels: Vec<Level>,
+    mistake: Option<Mistake>,
+    limits: Limits,
     keep_going: bool,
     trace: bool,
     jobs: usize,
 }
 
+fn number<T: std::str::FromStr>(flag: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{flag} needs a number, not {value}"))
+}
+
+fn find_mistake(value: &str) -> Result<Mistake, String> {
+    let all = Mistake::all();
+    let names: Vec<String> = all.iter().map(|mistake| mistake.name()).collect();
+    let place = names.iter().position(|name| *name == value);
+    place.map(|place| all[place]).ok_or(format!("mutations are: {}", names.join(" ")))
+}
+
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options =
-        Options { seeds: 0..0, mutation: None, keep_going: false, trace: false, jobs };
+    let mut options = Options {
+        seeds: 0..0,
+        levels: vec![Level::Zab, Level::Replica],
+        mistake: None,
+        limits: Limits::NONE,
+        keep_going: false,
+        trace: false,
+        jobs,
+    };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
@@ -58,24 +90,31 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                 });
                 options.seeds = range.ok_or(format!("{value} is not a range like 0..1000"))?;
             }
-            "--mutation" => {
-                let value = value()?;
-                let names: Vec<String> =
-                    Mutation::ALL.iter().map(|mutation| format!("{mutation:?}")).collect();
-                let place = names.iter().position(|name| *name == value);
-                let place = place.ok_or(format!("mutations are: {}", names.join(" ")))?;
-                options.mutation = Some(Mutation::ALL[place]);
+            "--level" => {
+                options.levels = match value()?.as_str() {
+                    "zab" => vec![Level::Zab],
+                    "replica" => vec![Level::Replica],
+                    other => return Err(format!("--level is zab or replica, not {other}")),
+                }
             }
+            "--mutation" => options.mistake = Some(find_mistake(&value()?)?),
             "--keep-going" => options.keep_going = true,
             "--trace" => options.trace = true,
-            "--jobs" => {
-                options.jobs = value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?;
+            "--jobs" => options.jobs = number("--jobs", &value()?)?,
+            "--seconds" => {
+                let seconds: u64 = number("--seconds", &value()?)?;
+                options.limits.duration_us = seconds * 1_000_000;
             }
+            "--faults" => options.limits.faults = number("--faults", &value()?)?,
+            "--clients" => options.limits.clients = number("--clients", &value()?)?,
             other => return Err(format!("unknown argument {other}")),
         }
     }
     if options.seeds.is_empty() {
         return Err("--seeds A..B is needed".to_owned());
+    }
+    if let Some(Mistake::Replica(_)) = options.mistake {
+        options.levels.retain(|level| *level == Level::Replica);
     }
     Ok(options)
 }
@@ -88,20 +127,79 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if options.trace {
-        let outcome = run(options.seeds.start, options.mutation, Detail::All);
-        println!("{:#?}\n{:?}", outcome.counts, outcome.violation);
-        return ExitCode::from(u8::from(outcome.violation.is_some()));
+    // What panics is told with the seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let seed = options.seeds.start;
+    let mut failed = false;
+    for level in &options.levels {
+        let mistake = options.mistake;
+        failed |= match (level, options.trace) {
+            (Level::Zab, true) => {
+                let outcome = report::run(seed, protocol(mistake), Detail::All);
+                println!("{:#?}\n{:?}", outcome.counts, outcome.violation);
+                outcome.violation.is_some()
+            }
+            (Level::Replica, true) => {
+                let outcome = replica::report::run(seed, mistake, options.limits, Detail::All);
+                println!("{:#?}\n{:?}", outcome.counts, outcome.violation);
+                outcome.violation.is_some()
+            }
+            (Level::Zab, false) => zab_level(&options),
+            (Level::Replica, false) => replica_level(&options),
+        };
     }
-    run_all(&options)
+    ExitCode::from(u8::from(failed))
 }
 
+fn protocol(mistake: Option<Mistake>) -> Option<znodefs_server::zab::Mutation> {
+    match mistake {
+        Some(Mistake::Protocol(mutation)) => Some(mutation),
+        _ => None,
+    }
+}
+
+fn zab_level(options: &Options) -> bool {
+    let mutation = protocol(options.mistake);
+    let total = Mutex::new(report::Counts::default());
+    println!("the protocol alone:");
+    let failed = run_all(options, |seed| {
+        let outcome = report::run(seed, mutation, Detail::Nothing);
+        if let Ok(mut total) = total.lock() {
+            total.add(&outcome.counts);
+        }
+        outcome.violation.map(|violation| match options.keep_going {
+            true => format!("seed {seed}: {}: {}", violation.invariant, violation.detail),
+            false => report::describe(seed, mutation),
+        })
+    });
+    println!("{:#?}", total.into_inner().unwrap_or_default());
+    failed
+}
+
+fn replica_level(options: &Options) -> bool {
+    let (mistake, limits) = (options.mistake, options.limits);
+    let total = Mutex::new(replica::report::Counts::default());
+    println!("whole replicas:");
+    let failed = run_all(options, |seed| {
+        let outcome = replica::report::run(seed, mistake, limits, Detail::Nothing);
+        if let Ok(mut total) = total.lock() {
+            total.add(&outcome.counts);
+        }
+        outcome.violation.map(|violation| match options.keep_going {
+            true => format!("seed {seed}: {}: {}", violation.invariant, violation.detail),
+            false => replica::report::describe(seed, mistake, limits),
+        })
+    });
+    println!("{:#?}", total.into_inner().unwrap_or_default());
+    failed
+}
+
+/// Runs every seed, on all cores; whether one has failed, with what was to be said of it.
 #[allow(clippy::disallowed_methods, reason = "how long it took is for the person who waits")]
-fn run_all(options: &Options) -> ExitCode {
+fn run_all(options: &Options, run: impl Fn(u64) -> Option<String> + Sync) -> bool {
     let started = Instant::now();
     let next = AtomicU64::new(options.seeds.start);
-    let failed = AtomicU64::new(0);
-    let total = Mutex::new((Counts::default(), 0u64));
+    let (failed, done) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
@@ -111,30 +209,21 @@ fn run_all(options: &Options) -> ExitCode {
                     if seed >= options.seeds.end || stop {
                         return;
                     }
-                    let outcome = run(seed, options.mutation, Detail::Nothing);
-                    if let Some(violation) = &outcome.violation {
+                    if let Some(failure) = run(seed) {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        if options.keep_going {
-                            println!("seed {seed}: {}: {}", violation.invariant, violation.detail);
-                        } else {
-                            println!("{}", describe(seed, options.mutation));
-                        }
+                        println!("{failure}");
                     }
-                    if let Ok(mut total) = total.lock() {
-                        total.0.add(&outcome.counts);
-                        total.1 += 1;
-                    }
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     });
-    let (counts, seeds) = total.into_inner().unwrap_or_default();
-    let (failed, seconds) = (failed.into_inner(), started.elapsed().as_secs_f64());
-    println!("{counts:#?}");
+    let (failed, seeds) = (failed.into_inner(), done.into_inner());
+    let seconds = started.elapsed().as_secs_f64();
     println!(
         "{seeds} seeds of {} simulated seconds in {seconds:.1} s ({:.0} a minute), {failed} failed",
-        plan::DURATION_US / 1_000_000,
+        options.limits.duration_us / 1_000_000,
         seeds as f64 / seconds * 60.0,
     );
-    ExitCode::from(u8::from(failed > 0))
+    failed > 0
 }

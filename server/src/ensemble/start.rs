@@ -23,7 +23,7 @@ use crate::config::ServerConfig;
 use crate::config::ensemble::Member;
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
-use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageOptions};
+use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageError, StorageOptions};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
 use crate::server::backend::Workers;
@@ -59,6 +59,14 @@ impl MemberRecovered {
     pub fn ensemble_id(&self) -> Option<EnsembleId> {
         let adopted = self.storage.identity().filter(|_| self.zab.current_epoch > Epoch(0));
         adopted.map(|identity| identity.ensemble_id)
+    }
+
+    /// Hands every transaction of the log behind the snapshot to `each`.
+    pub fn replay(&self, mut each: impl FnMut(Zxid, &[u8])) -> Result<Zxid, StorageError> {
+        self.storage.replay_after(self.zab.delivered, |zxid, payload| {
+            each(zxid, payload);
+            Ok(())
+        })
     }
 
     /// What the protocol is told of it.
@@ -135,7 +143,7 @@ fn apply_committed(
 }
 
 /// `/zookeeper/config` shows the configured members for as long as no reconfiguration was made.
-fn show_membership(committed: &Ensemble, tree: &mut DataTree) {
+pub fn show_membership(committed: &Ensemble, tree: &mut DataTree) {
     if committed.version > Zxid::ZERO {
         // The transaction that made it is in the tree, or is delivered before anybody is served.
         return;

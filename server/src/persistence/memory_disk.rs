@@ -210,6 +210,11 @@ impl MemoryDisk {
         }
     }
 
+    /// The names of all files as the process sees them.
+    pub fn names(&self) -> Vec<String> {
+        self.state.lock().live_names.keys().cloned().collect()
+    }
+
     /// A file as the process sees it; `None` when it is not there.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state.lock();

@@ -1,0 +1,268 @@
+//! A simulated client: its session, connection, requests and watches; when it connects, pings, gives
+//! up, leaves.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use znodefs::wire::{ConnectRequest, Encode, put_frame, xid};
+use znodefs::{SessionId, Zxid};
+
+use super::ask::{Ask, Asked};
+use super::invariants::watches::Watches;
+use super::world::{Happening, Phase, World};
+use crate::network::Wire;
+
+/// How long a client waits for the answer to its ConnectRequest, in microseconds.
+const CONNECT_US: u64 = 1_500_000;
+
+/// A client's session as the client knows it.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub password: Bytes,
+    pub timeout_us: u64,
+    /// The newest zxid that it has seen in this session.
+    pub seen: Zxid,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Link {
+    pub number: usize,
+    pub input: BytesMut,
+    /// Whether its ConnectRequest was answered.
+    pub established: bool,
+    pub since: u64,
+    /// When something was last heard, and sent.
+    pub heard: u64,
+    pub sent: u64,
+    pub asked: VecDeque<Asked>,
+}
+
+/// A client.
+pub struct Client {
+    pub session: Option<Session>,
+    pub link: Option<Link>,
+    /// A connection that the session had before, and that was not closed.
+    pub former: Option<Link>,
+    pub watches: Watches,
+    /// Whether it watches the whole tree and nothing else.
+    pub watches_all: bool,
+    pub next_xid: i32,
+    /// It does nothing before this time.
+    pub silent_until: u64,
+    /// It is gone, one way or another.
+    pub gone: bool,
+}
+
+impl Client {
+    /// A client that has done nothing.
+    pub fn new(number: usize) -> Client {
+        Client {
+            session: None,
+            link: None,
+            former: None,
+            watches: Watches::default(),
+            watches_all: number % 4 == 3,
+            next_xid: 1,
+            silent_until: 0,
+            gone: false,
+        }
+    }
+
+    /// Whether it has a session on a connection.
+    pub fn is_established(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.established)
+    }
+}
+
+impl World {
+    fn participant(&self, client: usize) -> usize {
+        self.nodes.len() + client
+    }
+
+    /// Sends a request on a client's connection.
+    pub fn ask(&mut self, client: usize, ask: Ask) {
+        let participant = self.participant(client);
+        let (now, floor) = (self.now, self.invariants.requests.observed);
+        let state = &mut self.clients[client];
+        let Some(link) = &mut state.link else { return };
+        let number = match ask {
+            Ask::Ping => xid::PING,
+            _ => {
+                state.next_xid += 1;
+                state.next_xid
+            }
+        };
+        let (bytes, connection) = (ask.encode(number), link.number);
+        self.log.asked(now, client, number, &ask);
+        link.asked.push_back(Asked { xid: number, ask, floor });
+        link.sent = now;
+        self.counts.requests += 1;
+        self.transmit(participant, connection, Wire::Message(bytes));
+    }
+
+    /// A client does something of its own accord.
+    pub fn client_acts(&mut self, client: usize) {
+        let delay = self.client_random.around(self.plan.client_mean_us);
+        self.schedule_in(delay, Happening::Client { client });
+        let leaves = matches!(self.phase, Phase::Leaving { .. } | Phase::Done);
+        let state = &self.clients[client];
+        if leaves || state.gone || state.silent_until > self.now || !state.is_established() {
+            return;
+        }
+        match self.client_random.below(400) {
+            0..=3 => return self.drop_link(client),
+            4..=9 => return self.move_on(client),
+            10..=11 if !self.is_healed() => {
+                // A process that hangs; its session may end.
+                let time = self.client_random.between(100_000, 2 * self.plan.session_us_max());
+                self.clients[client].silent_until = self.now + time;
+                return;
+            }
+            12..=13 => {
+                self.ask(
+                    client,
+                    Ask::Create {
+                        path: "/r0/e0".to_owned(),
+                        data: "last".to_owned(),
+                        mode: znodefs::CreateMode::Ephemeral,
+                    },
+                );
+                self.ask(client, Ask::Close);
+                // Behind its end nothing of a session takes effect.
+                let ask = self.some_ask(client);
+                return self.ask(client, ask);
+            }
+            _ => {}
+        }
+        let count = if self.client_random.one_in(4) { self.client_random.between(2, 5) } else { 1 };
+        for _ in 0..count {
+            let ask = self.some_ask(client);
+            let read = (ask == Ask::Sync).then(|| Ask::Get { path: "/r0".into(), watch: false });
+            self.ask(client, ask);
+            if let Some(read) = read {
+                self.ask(client, read);
+            }
+        }
+    }
+
+    /// A client looks at its clock.
+    pub fn client_looks_at_clock(&mut self, client: usize) {
+        let delay = self.client_random.between(10_000, 40_000);
+        self.schedule_in(delay, Happening::Watchdog { client });
+        let now = self.now;
+        let state = &self.clients[client];
+        if state.gone || state.silent_until > now {
+            return;
+        }
+        let Some(link) = &state.link else {
+            if self.client_random.percent(30) {
+                self.connect_client(client);
+            }
+            return;
+        };
+        let timeout_us = state.session.as_ref().map_or(CONNECT_US, |session| session.timeout_us);
+        if !link.established {
+            if now - link.since > CONNECT_US {
+                self.drop_link(client);
+            }
+        } else if now - link.heard > timeout_us * 2 / 3 {
+            self.drop_link(client);
+        } else if now - link.sent > timeout_us / 4 {
+            self.ask(client, Ask::Ping);
+        }
+    }
+
+    /// Lets go of a connection. What is under way on it has an unknown outcome.
+    pub fn drop_link(&mut self, client: usize) {
+        let participant = self.participant(client);
+        let links = [self.clients[client].link.take(), self.clients[client].former.take()];
+        for link in links.into_iter().flatten() {
+            self.close(participant, link.number);
+        }
+    }
+
+    /// Goes on with the session on another connection, without closing this one.
+    fn move_on(&mut self, client: usize) {
+        let participant = self.participant(client);
+        if let Some(former) = self.clients[client].former.take() {
+            self.close(participant, former.number);
+        }
+        self.clients[client].former = self.clients[client].link.take();
+        self.connect_client(client);
+    }
+
+    fn connect_client(&mut self, client: usize) {
+        let node = self.client_random.below(self.nodes.len());
+        let Some(number) = self.dial(client, node) else { return };
+        let now = self.now;
+        let timeout_ms = self.client_random.between(2, 22) * self.plan.tick_ms;
+        let state = &mut self.clients[client];
+        state.watches.reconnected();
+        state.link = Some(Link {
+            number,
+            input: BytesMut::new(),
+            established: false,
+            since: now,
+            heard: now,
+            sent: now,
+            asked: VecDeque::new(),
+        });
+        let (session_id, password, seen) = match &state.session {
+            Some(session) => (session.id, session.password.clone(), session.seen),
+            None => (SessionId(0), Bytes::from_static(&[0; 16]), Zxid::ZERO),
+        };
+        let request = ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: seen,
+            timeout_ms: timeout_ms as i32,
+            session_id,
+            password: Some(password),
+            read_only: Some(false),
+        };
+        let mut out = BytesMut::new();
+        put_frame(&mut out, |out| request.encode(out));
+        self.log.note(now, || format!("client {client} connects to node {node}"));
+        let participant = self.participant(client);
+        self.transmit(participant, number, Wire::Message(out.to_vec()));
+    }
+
+    /// A client's connection is gone.
+    pub fn client_loses(&mut self, client: usize, connection: usize) {
+        let state = &mut self.clients[client];
+        state.link.take_if(|link| link.number == connection);
+        state.former.take_if(|link| link.number == connection);
+    }
+
+    /// The connection that the session had before is used once more, though the session has moved.
+    pub fn use_former_link(&mut self, client: usize) {
+        let participant = self.participant(client);
+        let state = &mut self.clients[client];
+        let (Some(former), Some(session)) = (&state.former, &state.session) else { return };
+        if !former.established {
+            return;
+        }
+        let (connection, session_id) = (former.number, session.id);
+        state.next_xid += 1;
+        let number = state.next_xid;
+        let ask = Ask::Set { path: "/r0".to_owned(), data: "moved".to_owned(), version: -1 };
+        let reason = "nothing takes effect through a connection that lost its session";
+        self.invariants.requests.forbid(session_id, number, reason);
+        self.log.asked(self.now, client, number, &ask);
+        self.counts.moved_writes += 1;
+        self.transmit(participant, connection, Wire::Message(ask.encode(number)));
+    }
+
+    /// All clients leave: one half in order, the other without a word.
+    pub fn clients_leave(&mut self) {
+        for client in 0..self.clients.len() {
+            if client % 2 == 0 && self.clients[client].is_established() {
+                self.ask(client, Ask::Close);
+            } else {
+                self.drop_link(client);
+            }
+            self.clients[client].gone = true;
+        }
+    }
+}

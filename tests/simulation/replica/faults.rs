@@ -1,0 +1,394 @@
+//! What goes wrong with processes and the network: crashes, restarts, partitions, pauses, broken
+//! connections, clocks that jump.
+
+use super::node::Told;
+use super::plan::Plan;
+use super::world::{Happening, World};
+use crate::invariants::violation;
+use crate::network::Side;
+use crate::replica::invariants::recovered::check_found;
+
+/// A day, in milliseconds.
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
+impl World {
+    /// One fault, and the plan of the next.
+    pub fn fault(&mut self) {
+        if self.is_healed() || self.counts.faults >= self.plan.limits.faults {
+            return;
+        }
+        self.counts.faults += 1;
+        let delay = self.fault_random.around(self.plan.fault_mean_us);
+        self.schedule_in(delay, Happening::Fault);
+        let node = self.fault_random.below(self.nodes.len());
+        self.disturb(self.now);
+        match self.fault_random.below(100) {
+            0..=9 => self.crash(node, true),
+            10..=14 => self.crash(node, false),
+            15..=24 => {
+                // In the middle of something.
+                let effects = self.fault_random.between(0, 200);
+                self.nodes[node].crash_in = Some(effects);
+            }
+            25..=34 => self.cut_power(node),
+            35..=39 => self.crash_leader(),
+            40..=41 => self.crash_all(),
+            42..=46 => self.isolate(node),
+            47..=50 => self.isolate_leader(),
+            51..=54 => self.split(),
+            55..=58 => self.block_one_way(),
+            59..=60 => self.flap(node),
+            61..=66 => self.break_connection(),
+            67..=71 => self.pause(node),
+            72..=75 => self.slow_down_disk(node),
+            76..=79 => self.shut_down(node),
+            80..=82 => self.jump(node),
+            83..=84 => self.wipe(node),
+            85..=87 => self.fail_sync(node),
+            88..=90 => self.fill_disk(node),
+            91..=93 => self.rot(node),
+            94..=95 => self.misdirect(node),
+            _ => self.free_all_ways(),
+        }
+    }
+
+    /// How long something lasts, in microseconds.
+    pub fn some_time(&mut self) -> u64 {
+        match self.fault_random.below(10) {
+            0 => self.fault_random.between(3_000_000, 10_000_000),
+            1..=4 => self.fault_random.between(300_000, 3_000_000),
+            _ => self.fault_random.between(1_000, 300_000),
+        }
+    }
+
+    /// The same, and nothing is quiet meanwhile.
+    fn disturbed_time(&mut self) -> u64 {
+        let time = self.some_time();
+        self.disturb(self.now + time);
+        time
+    }
+
+    /// A process ends at once, with the machine's power or without; it starts again later.
+    pub fn crash(&mut self, node: usize, power: bool) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.counts.crashes += 1;
+        let what = if power { "loses its power" } else { "is killed" };
+        self.log.fault(self.now, || format!("node {node} {what}"));
+        self.end_process(node, power);
+        let delay = self.disturbed_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    /// Everything of a process that others see of its end.
+    pub fn end_process(&mut self, node: usize, power: bool) {
+        let incarnation = self.nodes[node].incarnation;
+        for (connection, side) in self.network.connections_of(node, incarnation) {
+            self.network.release(connection, side);
+            let delay = match self.fault_random.one_in(10) {
+                true => self.fault_random.between(100_000, 3_000_000),
+                false => self.fault_random.between(50, 5_000),
+            };
+            self.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
+        }
+        self.nodes[node].stop(power);
+        self.look_at_links(node);
+    }
+
+    /// A process that cannot go on has ended itself.
+    pub fn stops(&mut self, node: usize, reason: &str) {
+        self.log.fault(self.now, || format!("node {node} stops: {reason}"));
+        self.counts.stops += 1;
+        let state = &self.nodes[node];
+        if !state.disk_fails && !state.damaged {
+            let detail = format!("node {node}: {reason}");
+            self.check(violation("no member stops without a reason", detail));
+        }
+        // Half of the administrators restart the machine.
+        let power = self.fault_random.percent(50);
+        self.end_process(node, power);
+        let delay = self.disturbed_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    /// The node that leads, if any does.
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |process: &super::node::Process| process.leads && process.serving;
+        self.nodes.iter().position(|node| node.process.as_ref().is_some_and(leads))
+    }
+
+    fn crash_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.crash(leader, true);
+        }
+    }
+
+    fn isolate_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.isolate(leader);
+        }
+    }
+
+    fn crash_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.crash(node, true);
+        }
+    }
+
+    /// A node's process starts.
+    pub fn start(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
+            return;
+        }
+        if self.nodes[node].power_is_off() {
+            self.nodes[node].stop(true);
+        }
+        self.disturb(self.now);
+        let newest = self.invariants.order.last();
+        let started = self.nodes[node].start(&self.plan, node);
+        self.counts.starts += 1;
+        if self.nodes[node].power_is_off() {
+            // The power went while it was starting.
+            self.nodes[node].stop(true);
+            return self.schedule_in(1_000, Happening::Start { node });
+        }
+        let found = match started {
+            Ok(found) => found,
+            Err(reason) => return self.cannot_start(node, &reason),
+        };
+        self.log.fault(self.now, || {
+            let (snapshot, last) = (found.snapshot, found.last_logged);
+            format!("node {node} starts with a snapshot of {snapshot} and a log up to {last}")
+        });
+        let told = self.nodes[node].told;
+        let check = check_found(node, &found, &told)
+            .and_then(|()| self.invariants.order.found(node, found.snapshot, &found.entries));
+        self.check(check);
+        if let Some(process) = &mut self.nodes[node].process {
+            // What is left of a snapshot's making may show anything committed by then.
+            process.exact_from = if found.snapshot.0 > 0 { newest } else { found.snapshot };
+            let begun = process.driver.begin();
+            self.after_turn(node, begun);
+        }
+        self.look_at_links(node);
+    }
+
+    fn cannot_start(&mut self, node: usize, reason: &str) {
+        self.log.fault(self.now, || format!("node {node} cannot start: {reason}"));
+        let state = &mut self.nodes[node];
+        state.process = None;
+        if state.damaged {
+            // What the message says: the administrator empties the directory.
+            self.counts.refused_starts += 1;
+            self.empty(node);
+        } else if !state.disk_fails {
+            let detail = format!("node {node}: {reason}");
+            self.check(violation("a node starts on what its disk has kept", detail));
+        }
+        let delay = self.disturbed_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    /// Blocks or frees a way, and lets what waited there go on.
+    pub fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
+        if self.is_healed() && blocked || self.network.is_blocked(from, to) == blocked {
+            return;
+        }
+        self.disturb(self.now);
+        self.log.fault(self.now, || {
+            let what = if blocked { "is blocked" } else { "is free" };
+            format!("the way from {from} to {to} {what}")
+        });
+        self.network.set_blocked(from, to, blocked);
+        if !blocked {
+            for (connection, to, at) in self.network.resume() {
+                self.schedule(at, Happening::Arrival { connection, to });
+            }
+        }
+        if from < self.nodes.len() {
+            self.look_at_links(from);
+        }
+    }
+
+    fn block_for(&mut self, time: u64, from: usize, to: usize) {
+        self.set_way(from, to, true);
+        self.schedule_in(time, Happening::Way { from, to, blocked: false });
+    }
+
+    fn participants(&self) -> usize {
+        self.nodes.len() + self.clients.len()
+    }
+
+    fn isolate(&mut self, node: usize) {
+        let time = self.disturbed_time();
+        // Its clients stay with it, or not.
+        let others = match self.fault_random.percent(50) {
+            true => self.nodes.len(),
+            false => self.participants(),
+        };
+        for peer in 0..others {
+            if peer != node {
+                self.block_for(time, node, peer);
+                self.block_for(time, peer, node);
+            }
+        }
+    }
+
+    fn split(&mut self) {
+        let time = self.disturbed_time();
+        let count = self.participants();
+        let side: Vec<bool> = (0..count).map(|_| self.fault_random.percent(50)).collect();
+        for from in 0..count {
+            for to in 0..count {
+                if side[from] != side[to] {
+                    self.block_for(time, from, to);
+                }
+            }
+        }
+    }
+
+    fn block_one_way(&mut self) {
+        let count = self.participants();
+        let (from, to) = (self.fault_random.below(count), self.fault_random.below(count));
+        if from != to {
+            let time = self.disturbed_time();
+            self.block_for(time, from, to);
+        }
+    }
+
+    fn flap(&mut self, node: usize) {
+        let mut at = 0;
+        for _ in 0..self.fault_random.between(3, 8) {
+            let down = self.fault_random.between(1, 300_000);
+            let up = self.fault_random.between(1, 300_000);
+            for peer in 0..self.nodes.len() {
+                for (from, to) in [(node, peer), (peer, node)] {
+                    if from != to {
+                        self.schedule_in(at, Happening::Way { from, to, blocked: true });
+                        self.schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                    }
+                }
+            }
+            at += down + up;
+        }
+        self.disturb(self.now + at);
+    }
+
+    /// Every way is free again.
+    pub fn free_all_ways(&mut self) {
+        for from in 0..self.participants() {
+            for to in 0..self.participants() {
+                self.set_way(from, to, false);
+            }
+        }
+    }
+
+    /// The two sides notice at different times, so that a second connection may overlap the first.
+    fn break_connection(&mut self) {
+        let open = self.network.open_connections();
+        if open.is_empty() {
+            return;
+        }
+        let connection = open[self.fault_random.below(open.len())];
+        self.log.fault(self.now, || format!("connection {connection} breaks"));
+        for side in [Side::Learner, Side::Leader] {
+            let delay = match self.fault_random.percent(50) {
+                true => self.fault_random.between(0, 10_000),
+                false => self.fault_random.between(10_000, 2_000_000),
+            };
+            self.disturb(self.now + delay);
+            self.schedule_in(delay, Happening::Reset { connection, side });
+        }
+    }
+
+    fn pause(&mut self, node: usize) {
+        let time = self.disturbed_time();
+        self.nodes[node].paused_until = self.now + time;
+        self.log.fault(self.now, || format!("node {node} stands still for {} ms", time / 1_000));
+    }
+
+    fn slow_down_disk(&mut self, node: usize) {
+        self.nodes[node].slowness_us = match self.fault_random.percent(30) {
+            true => 0,
+            false => self.fault_random.between(1_000, 500_000),
+        };
+        let slowness = self.nodes[node].slowness_us;
+        self.log.fault(self.now, || format!("node {node}: its disk takes {slowness} us longer"));
+    }
+
+    fn shut_down(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        self.log.fault(self.now, || format!("node {node} is asked to shut down"));
+        process.service.mailbox.push(znodefs_server::replica::Event::Stop);
+        let all = process.service.connections.stop();
+        all.iter().for_each(|connection| connection.close());
+        self.poke(node);
+    }
+
+    /// A process has ended in order; it starts again later.
+    pub fn retire(&mut self, node: usize) {
+        self.counts.handovers += 1;
+        self.log.fault(self.now, || format!("node {node} has shut down"));
+        if let Some(process) = &mut self.nodes[node].process {
+            if let Some(log) = &mut process.log {
+                log.work_off();
+            }
+            if let Some(log) = process.log.take() {
+                log.close();
+            }
+        }
+        self.end_process(node, false);
+        let delay = self.disturbed_time();
+        self.schedule_in(delay, Happening::Start { node });
+    }
+
+    /// The wall clock jumps; nothing but what znodes say may depend on it.
+    fn jump(&mut self, node: usize) {
+        let by_ms = self.fault_random.between(0, 2 * DAY_MS as u64) as i64 - DAY_MS;
+        self.log.fault(self.now, || format!("node {node}: its wall clock jumps by {by_ms} ms"));
+        self.nodes[node].clock.jump(by_ms);
+        self.counts.jumps += 1;
+    }
+
+    /// A node's disk is replaced by an empty one.
+    pub fn empty(&mut self, node: usize) {
+        self.log.fault(self.now, || format!("node {node} is emptied"));
+        self.counts.wipes += 1;
+        let (data, log) = (self.random.next(), self.random.next());
+        let plan: &Plan = &self.plan;
+        let state = &mut self.nodes[node];
+        state.data = znodefs_server::persistence::MemoryDisk::new(data);
+        state.log_disk = match plan.log_apart {
+            true => znodefs_server::persistence::MemoryDisk::new(log),
+            false => state.data.clone(),
+        };
+        state.told = Told::default();
+        state.adopted = znodefs::Epoch(0);
+        state.damaged = false;
+        state.disk_fails = false;
+    }
+
+    fn wipe(&mut self, node: usize) {
+        if !self.may_lose(node) {
+            return;
+        }
+        if self.nodes[node].process.is_some() {
+            self.end_process(node, true);
+            let delay = self.disturbed_time();
+            self.schedule_in(delay, Happening::Start { node });
+        }
+        self.empty(node);
+    }
+
+    /// Whether a node's data may be lost: a quorum needs its own, whole.
+    pub fn may_lose(&self, node: usize) -> bool {
+        let whole = (0..self.plan.voters)
+            .filter(|other| {
+                let state = &self.nodes[*other];
+                *other != node && state.adopted.0 > 0 && !state.damaged
+            })
+            .count();
+        node >= self.plan.voters || whole > self.plan.voters / 2
+    }
+}

@@ -1,0 +1,227 @@
+//! What simulated clients hear, and whether it may be so.
+
+use bytes::Bytes;
+use znodefs::wire::{
+    ConnectResponse, Decoder, ReplyHeader, Response, WatchedEvent, take_frame, xid,
+};
+use znodefs::{SessionId, Zxid};
+
+use super::ask::{Ask, Asked};
+use super::client::Session;
+use super::invariants::requests::Answer;
+use super::invariants::watches::Kind;
+use super::world::World;
+use crate::invariants::{Check, violation};
+
+const FRAME_LENGTH_MAX: usize = 4 << 20;
+
+impl World {
+    /// Bytes come to a client.
+    pub fn client_hears(&mut self, client: usize, connection: usize, bytes: &[u8]) {
+        let now = self.now;
+        let state = &mut self.clients[client];
+        // What comes on a connection that the client has turned away from is not looked at.
+        let Some(link) = state.link.as_mut().filter(|link| link.number == connection) else {
+            return;
+        };
+        link.input.extend_from_slice(bytes);
+        link.heard = now;
+        loop {
+            let Some(link) = &mut self.clients[client].link else { return };
+            let frame = match take_frame(&mut link.input, FRAME_LENGTH_MAX) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => {
+                    let detail = format!("client {client}: {error}");
+                    return self.check(violation("replicas send frames", detail));
+                }
+            };
+            let check = match link.established {
+                false => self.hear_of_session(client, &frame),
+                true => self.hear_frame(client, &frame),
+            };
+            self.check(check);
+            if self.violation.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn hear_of_session(&mut self, client: usize, frame: &Bytes) -> Check {
+        let response = match ConnectResponse::decode(&mut Decoder::new(frame)) {
+            Ok(response) => response,
+            Err(error) => return violation("replicas send records", error.to_string()),
+        };
+        let state = &mut self.clients[client];
+        let former = state.session.as_ref().map(|session| session.id);
+        self.log.note(self.now, || {
+            format!("client {client} hears of session {}, had {former:?}", response.session_id)
+        });
+        if response.session_id == SessionId(0) {
+            let Some(former) = former else {
+                let detail = format!("client {client} asked for a new one");
+                return violation("a new session is not refused", detail);
+            };
+            state.session = None;
+            state.watches.forget();
+            self.drop_link(client);
+            self.counts.sessions_lost += 1;
+            let closed =
+                self.invariants.sessions.life(former).is_none_or(|life| life.closed.is_some());
+            return match closed {
+                true => Ok(()),
+                false => violation("a session that lives is not refused", format!("{former}")),
+            };
+        }
+        let Some(link) = &mut state.link else { return Ok(()) };
+        link.established = true;
+        let timeout_ms = response.timeout_ms.max(0) as u64;
+        let mut moved = false;
+        match &mut state.session {
+            Some(session) => {
+                if session.id != response.session_id {
+                    let (had, got) = (session.id, response.session_id);
+                    return violation("a session goes on as itself", format!("{had} became {got}"));
+                }
+                session.timeout_us = timeout_ms * 1_000;
+                moved = true;
+            }
+            None => {
+                state.session = Some(Session {
+                    id: response.session_id,
+                    password: response.password.clone(),
+                    timeout_us: timeout_ms * 1_000,
+                    seen: Zxid::ZERO,
+                });
+            }
+        }
+        let Some(life) = self.invariants.sessions.life(response.session_id) else {
+            let detail = format!("{} was never made", response.session_id);
+            return violation("a session is answered once it is committed", detail);
+        };
+        if let Some(closed) = life.closed
+            && closed <= self.invariants.requests.observed
+            && self.quiet_for(1_000_000)
+        {
+            let detail = format!("{} ended at {closed}", response.session_id);
+            return violation("a session that ended does not go on", detail);
+        }
+        self.invariants.sessions.negotiated(response.session_id, timeout_ms);
+        if moved {
+            self.counts.sessions_moved += 1;
+        }
+        self.set_watches_again(client);
+        self.use_former_link(client);
+        Ok(())
+    }
+
+    /// Whether nothing was out of order for so long, in microseconds.
+    pub fn quiet_for(&self, time: u64) -> bool {
+        self.disturbed_us + time < self.now
+    }
+
+    fn set_watches_again(&mut self, client: usize) {
+        let state = &self.clients[client];
+        let seen = state.session.as_ref().map_or(Zxid::ZERO, |session| session.seen);
+        if !state.watches.is_empty() {
+            let recursive = state.watches.recursive.is_some();
+            let watches = state.watches.list();
+            self.ask(client, Ask::SetWatches { seen, watches, recursive });
+        } else if state.watches_all {
+            self.ask(client, Ask::WatchAll);
+        }
+    }
+
+    fn hear_frame(&mut self, client: usize, frame: &Bytes) -> Check {
+        let mut decoder = Decoder::new(frame);
+        let header = match ReplyHeader::decode(&mut decoder) {
+            Ok(header) => header,
+            Err(error) => return violation("replicas send records", error.to_string()),
+        };
+        if header.xid == xid::NOTIFICATION {
+            let event = WatchedEvent::decode(header.zxid, &mut decoder);
+            let event = event.map_err(|error| crate::invariants::Violation {
+                invariant: "replicas send records",
+                detail: error.to_string(),
+            })?;
+            self.counts.events_heard += 1;
+            self.log.heard_event(self.now, client, &event);
+            return self.clients[client].watches.event(&self.invariants.states, &event);
+        }
+        let Some(link) = &mut self.clients[client].link else { return Ok(()) };
+        let asked = link.asked.pop_front().filter(|asked| asked.xid == header.xid);
+        let Some(asked) = asked else {
+            let detail = format!("client {client} is answered {}", header.xid);
+            return violation("answers come in the order of requests", detail);
+        };
+        let answer: Answer = match header.error {
+            0 => Response::decode(asked.ask.op_code(), &mut decoder).map_err(|_| i32::MIN),
+            error => Err(error),
+        };
+        self.log.answered(self.now, client, &asked, header.zxid, &answer);
+        self.answered(client, &asked, header.zxid, &answer)
+    }
+
+    fn answered(&mut self, client: usize, asked: &Asked, zxid: Zxid, answer: &Answer) -> Check {
+        self.counts.answers += 1;
+        let state = &mut self.clients[client];
+        let Some(session) = &mut state.session else { return Ok(()) };
+        let session_id = session.id;
+        if zxid < session.seen {
+            let seen = session.seen;
+            let detail = format!("client {client} had seen {seen}: {asked:?} answered at {zxid}");
+            return violation("a session never goes back in time", detail);
+        }
+        session.seen = zxid;
+        let invariants = &mut self.invariants;
+        if zxid > invariants.order.last() {
+            let detail = format!("client {client}: {asked:?} answered at {zxid}");
+            return violation("what is answered is committed", detail);
+        }
+        state.watches.reply(&invariants.states, zxid)?;
+        let requests = &mut invariants.requests;
+        requests.observed = requests.observed.max(zxid);
+        let (order, states) = (&invariants.order, &invariants.states);
+        match &asked.ask {
+            ask if ask.is_write() => {
+                requests.check_write((order, states), session_id, asked, zxid, answer)?;
+                if *ask == Ask::Close && answer.is_ok() {
+                    state.session = None;
+                    state.watches.forget();
+                }
+                Ok(())
+            }
+            Ask::Sync => {
+                requests.syncs += 1;
+                if answer.is_ok() && zxid < asked.floor {
+                    let detail = format!("client {client}: {asked:?} answered at {zxid}");
+                    return violation("a sync shows all that was seen before it", detail);
+                }
+                Ok(())
+            }
+            Ask::SetWatches { seen, watches, .. } => match answer {
+                Ok(_) => state.watches.restored(states, (*seen, zxid), watches),
+                Err(code) => violation("watches are set again", format!("error {code}")),
+            },
+            Ask::WatchAll => {
+                state.watches.arm_recursive(states, zxid);
+                Ok(())
+            }
+            Ask::Ping => Ok(()),
+            read => {
+                requests.check_read(states, asked, zxid, answer)?;
+                let kind = match (read, answer) {
+                    (Ask::Exists { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
+                    (Ask::Exists { path, watch: true }, Err(_)) => Some((Kind::Exists, path)),
+                    (Ask::Get { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
+                    (Ask::Children { path, watch: true }, Ok(_)) => Some((Kind::Children, path)),
+                    _ => None,
+                };
+                if let Some((kind, path)) = kind {
+                    state.watches.arm(kind, path, zxid);
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Connections and links: between members, and between clients and members.
+
+use bytes::Bytes;
+use znodefs_server::clock::Clock;
+use znodefs_server::ensemble::MemberEvent;
+use znodefs_server::link::LinkEvent;
+use znodefs_server::link::quorum_port::PortEvent;
+use znodefs_server::net::client_connection::{self, ClientConnection, Wait};
+
+use super::node::Served;
+use super::plan::Plan;
+use super::world::{Happening, World};
+use crate::network::{Arrival, Side, Wire};
+
+impl World {
+    /// The life of a participant: clients have one.
+    fn life_of(&self, participant: usize) -> u32 {
+        self.nodes.get(participant).map_or(0, |node| node.incarnation)
+    }
+
+    /// Sends a notification, which may be lost.
+    pub fn notify(&mut self, from: usize, to: usize, payload: Vec<u8>) {
+        let lost = self.random.percent(self.network.loss_percent);
+        let linked = self.nodes[from].process.as_ref().is_some_and(|process| process.links[to]);
+        if lost || !linked || self.network.is_blocked(from, to) || self.nodes[to].process.is_none()
+        {
+            return;
+        }
+        let delay = self.network.delay(&mut self.random);
+        self.schedule_in(delay, Happening::Notification { from, to, payload });
+    }
+
+    /// A notification arrives.
+    pub fn notified(&mut self, from: usize, to: usize, payload: Vec<u8>) {
+        self.tell_of_link(to, LinkEvent::Message { peer: Plan::id(from), payload });
+    }
+
+    /// Puts something on a connection; `false` when the sender does not have it anymore.
+    pub fn transmit(&mut self, from: usize, connection: usize, wire: Wire<Vec<u8>>) -> bool {
+        let life = self.life_of(from);
+        let Some(side) = self.network.side_of(connection, from, life) else { return false };
+        self.counts.messages += 1;
+        if let Some(at) = self.network.send(connection, side, wire, self.now, &mut self.random) {
+            self.schedule(at, Happening::Arrival { connection, to: side.other() });
+        }
+        true
+    }
+
+    /// A process closes a connection, behind what it sent on it.
+    pub fn close(&mut self, participant: usize, connection: usize) {
+        self.transmit(participant, connection, Wire::Close);
+        let life = self.life_of(participant);
+        if let Some(side) = self.network.side_of(connection, participant, life) {
+            self.network.release(connection, side);
+        }
+    }
+
+    /// Something arrives on a connection.
+    pub fn arrive(&mut self, connection: usize, to: Side) {
+        let Some(end) = self.network.connection(connection).map(|c| c.end(to)) else { return };
+        let (arrival, next) = self.network.arrive(connection, to);
+        if let Some(at) = next {
+            self.schedule(at, Happening::Arrival { connection, to });
+        }
+        match arrival {
+            Arrival::Nothing => {}
+            Arrival::Message(payload) => match self.client_number(end.node) {
+                Some(client) => self.client_hears(client, connection, &payload),
+                None => self.node_hears(end.node, connection, payload),
+            },
+            Arrival::Closed => self.lose(connection, to),
+            Arrival::Refused => {
+                let delay = self.network.delay(&mut self.random);
+                let side = to.other();
+                self.schedule_in(delay, Happening::Reset { connection, side });
+            }
+        }
+    }
+
+    fn client_number(&self, participant: usize) -> Option<usize> {
+        participant.checked_sub(self.nodes.len())
+    }
+
+    fn node_hears(&mut self, node: usize, connection: usize, payload: Vec<u8>) {
+        let life = self.nodes[node].incarnation;
+        let Some(process) = self.process(node, life) else { return };
+        if let Some(served) = process.clients.get_mut(&connection) {
+            served.client.input().extend_from_slice(&payload);
+            let session_id = served.client.connection().outbox().session_id;
+            let serving = process.serving;
+            if serving {
+                self.invariants.sessions.touched(session_id, self.now);
+            }
+            return self.serve(node, life, connection);
+        }
+        let connection = connection as u64;
+        self.tell(node, MemberEvent::Port(PortEvent::Message { connection, payload }));
+    }
+
+    /// One side's process sees the connection go.
+    pub fn lose(&mut self, connection: usize, side: Side) {
+        let Some(end) = self.network.connection(connection).map(|c| c.end(side)) else { return };
+        if !end.open {
+            return;
+        }
+        self.network.release(connection, side);
+        if let Some(client) = self.client_number(end.node) {
+            return self.client_loses(client, connection);
+        }
+        let Some(process) = self.process(end.node, end.incarnation) else { return };
+        if let Some(served) = process.clients.remove(&connection) {
+            client_connection::forget(&process.service, served.client.connection());
+            return self.poke(end.node);
+        }
+        process.streams.remove(&(connection as u64));
+        let (connection, reason) = (connection as u64, "lost".into());
+        self.tell(end.node, MemberEvent::Port(PortEvent::Disconnected { connection, reason }));
+    }
+
+    /// Behind a partition nobody is told.
+    pub fn peer_died(&mut self, connection: usize, side: Side) {
+        let Some(known) = self.network.connection(connection) else { return };
+        let (node, peer) = (known.end(side).node, known.end(side.other()).node);
+        if !self.network.is_blocked(peer, node) {
+            self.lose(connection, side);
+        }
+    }
+
+    /// A member's connection to another's quorum port.
+    pub fn connect(&mut self, from: usize, life: u32, to: usize) {
+        let delay = self.network.delay(&mut self.random);
+        let Some(process) = self.process(from, life) else { return };
+        let own = process.outside.ensemble_id();
+        let other = self.nodes[to].process.as_ref().map(|process| process.outside.ensemble_id());
+        let strangers = matches!((own, other), (Some(own), Some(Some(other))) if own != other);
+        if other.is_none() || strangers || !self.network.is_connected(from, to) {
+            let delay = delay + if other.is_none() { 0 } else { 100_000 };
+            self.schedule_in(delay, Happening::ConnectFailed { from, life, to });
+            return;
+        }
+        let leader = (to, self.nodes[to].incarnation);
+        let connection = self.network.connect((from, life), leader);
+        let (number, peer) = (connection as u64, Plan::id(from));
+        let event = PortEvent::Connected { connection: number, peer, outgoing: false };
+        self.tell(to, MemberEvent::Port(event));
+        self.schedule_in(delay, Happening::Connected { from, life, to, connection });
+    }
+
+    /// It is made.
+    pub fn connected(&mut self, from: usize, life: u32, to: usize, connection: usize) {
+        if self.network.side_of(connection, from, life).is_some() {
+            let (connection, peer) = (connection as u64, Plan::id(to));
+            let event = PortEvent::Connected { connection, peer, outgoing: true };
+            self.tell(from, MemberEvent::Port(event));
+        }
+    }
+
+    /// It cannot be made.
+    pub fn connect_failed(&mut self, from: usize, life: u32, to: usize) {
+        if self.process(from, life).is_some() {
+            let (peer, reason) = (Plan::id(to), "not reached".into());
+            self.tell(from, MemberEvent::Port(PortEvent::ConnectFailed { peer, reason }));
+        }
+    }
+
+    /// A node finds out whether another is reachable.
+    pub fn check_link(&mut self, node: usize, peer: usize) {
+        let up = self.nodes[peer].process.is_some() && self.network.is_connected(node, peer);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.links[peer] != up {
+            process.links[peer] = up;
+            let peer = Plan::id(peer);
+            self.tell_of_link(
+                node,
+                match up {
+                    true => LinkEvent::Connected { peer },
+                    false => LinkEvent::Lost { peer, reason: "lost".into() },
+                },
+            );
+        }
+    }
+
+    /// Everyone finds out, in its own time, whether a node is reachable.
+    pub fn look_at_links(&mut self, node: usize) {
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                for (node, peer) in [(node, peer), (peer, node)] {
+                    let delay = match self.random.one_in(10) {
+                        true => self.random.between(10_000, 1_000_000),
+                        false => self.random.between(100, 10_000),
+                    };
+                    self.schedule_in(delay, Happening::Link { node, peer });
+                }
+            }
+        }
+    }
+
+    /// A client connects to a node; the connection's number, or `None` when nobody answers.
+    pub fn dial(&mut self, client: usize, node: usize) -> Option<usize> {
+        let participant = self.nodes.len() + client;
+        let life = self.nodes[node].incarnation;
+        if self.nodes[node].process.is_none() || !self.network.is_connected(participant, node) {
+            return None;
+        }
+        let connection = self.network.connect((participant, 0), (node, life));
+        let (wall_ms, now_ms) = {
+            let clock = &self.nodes[node].clock;
+            (clock.wall_ms(), clock.monotonic_ms())
+        };
+        let process = self.process(node, life)?;
+        let peer = ([127, 0, 0, 1], 40_000 + client as u16).into();
+        let admitted = process.service.connections.admit(peer, wall_ms, now_ms).ok()?;
+        let client = ClientConnection::new(process.service.clone(), admitted);
+        process.clients.insert(connection, Served { client, is_new: true, planned: false });
+        Some(connection)
+    }
+
+    /// A replica looks at a client's connection, as its task does.
+    pub fn serve(&mut self, node: usize, life: u32, connection: usize) {
+        let Some(process) = self.process(node, life) else { return };
+        let Some(served) = process.clients.get_mut(&connection) else { return };
+        served.planned = false;
+        let mut output = Vec::new();
+        let mut write = |bytes: &[u8]| {
+            output.extend_from_slice(bytes);
+            Ok(bytes.len())
+        };
+        let client = &mut served.client;
+        let mut over = false;
+        if served.is_new {
+            match client.take_connect_request() {
+                Ok(true) => served.is_new = false,
+                Ok(false) => {}
+                Err(_) => over = true,
+            }
+        }
+        over = over || client.work(&mut write).is_err();
+        match client.waits_for() {
+            Ok(Wait::ToFinish) => {
+                while client.write_output(&mut write).is_ok_and(|all| !all) {}
+                over = true;
+            }
+            Ok(Wait::For { .. }) => {}
+            Err(_) => over = true,
+        }
+        if over && let Some(served) = process.clients.remove(&connection) {
+            client_connection::forget(&process.service, served.client.connection());
+        }
+        if !output.is_empty() {
+            self.transmit(node, connection, Wire::Message(Bytes::from(output).to_vec()));
+        }
+        if over {
+            self.close(node, connection);
+        }
+        self.poke(node);
+    }
+}

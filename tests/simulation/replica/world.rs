@@ -1,0 +1,388 @@
+//! The event loop of a run with whole replicas: what happens when, to whom. Time moves from event to
+//! event; events of the same microsecond come in the order in which they were planned.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use znodefs_server::ensemble::log_read::LogReading;
+use znodefs_server::replica::Event;
+
+use super::client::Client;
+use super::clock::NodeClock;
+use super::invariants::Invariants;
+use super::log::Log;
+use super::node::{Node, Process};
+use super::plan::Plan;
+use super::report::Counts;
+use crate::invariants::{Check, Violation, violation};
+use crate::network::{Network, Side};
+use crate::random::Random;
+
+/// No run that makes progress has so many events.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// Something that will happen. Where a life of a process is named, another one is not concerned.
+pub enum Happening {
+    /// A member's core looks at what has come, and at the clock.
+    Turn {
+        node: usize,
+        life: u32,
+        at: u64,
+    },
+    /// A log works.
+    Log {
+        node: usize,
+        life: u32,
+    },
+    /// A snapshot takes a step.
+    Snapshot {
+        node: usize,
+        life: u32,
+    },
+    /// A snapshot to a learner takes a step.
+    Stream {
+        node: usize,
+        life: u32,
+        connection: u64,
+    },
+    /// The log is read for a learner.
+    ReadLog {
+        node: usize,
+        life: u32,
+        reading: Box<LogReading>,
+    },
+    /// A client's connection is looked at by the replica.
+    Serve {
+        node: usize,
+        life: u32,
+        connection: usize,
+    },
+    /// Something arrives on a connection.
+    Arrival {
+        connection: usize,
+        to: Side,
+    },
+    /// A notification arrives.
+    Notification {
+        from: usize,
+        to: usize,
+        payload: Vec<u8>,
+    },
+    /// A connection between members is asked for, made, or refused.
+    Connect {
+        from: usize,
+        life: u32,
+        to: usize,
+    },
+    Connected {
+        from: usize,
+        life: u32,
+        to: usize,
+        connection: usize,
+    },
+    ConnectFailed {
+        from: usize,
+        life: u32,
+        to: usize,
+    },
+    /// One side notices that a connection is broken.
+    Reset {
+        connection: usize,
+        side: Side,
+    },
+    /// One side is told by the other's machine that the process there is gone.
+    PeerDied {
+        connection: usize,
+        side: Side,
+    },
+    /// A node finds out whether another is reachable.
+    Link {
+        node: usize,
+        peer: usize,
+    },
+    /// A client does something of its own accord.
+    Client {
+        client: usize,
+    },
+    /// A client looks at its clock.
+    Watchdog {
+        client: usize,
+    },
+    /// A node's process starts.
+    Start {
+        node: usize,
+    },
+    /// Something fails, or is repaired.
+    Fault,
+    /// A way between two participants changes.
+    Way {
+        from: usize,
+        to: usize,
+        blocked: bool,
+    },
+    /// A disk has room again.
+    Room {
+        node: usize,
+    },
+    /// The end of all faults.
+    Heal,
+    /// After it: is all well?
+    Inspect,
+}
+
+/// Where a run stands after its faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Faults come.
+    Faults,
+    /// No more; clients go on, all must become well.
+    Healed { at: u64 },
+    /// All is well; clients leave, and nothing of them may stay.
+    Leaving { at: u64 },
+    /// The end.
+    Done,
+}
+
+/// A run.
+pub struct World {
+    pub plan: Plan,
+    /// Of the network, the disks and everything else that is no fault and no client.
+    pub random: Random,
+    pub fault_random: Random,
+    pub client_random: Random,
+    pub now: u64,
+    pub shared_now: Arc<AtomicU64>,
+    pub nodes: Vec<Node>,
+    pub clients: Vec<Client>,
+    /// Between nodes and clients; these come behind the nodes.
+    pub network: Network<Vec<u8>>,
+    pub invariants: Invariants,
+    pub counts: Counts,
+    pub log: Log,
+    pub phase: Phase,
+    /// When last something was not as it should be, for checks that are only fair in quiet times.
+    pub disturbed_us: u64,
+    pub violation: Option<Violation>,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    slab: Vec<Option<Happening>>,
+    free: Vec<usize>,
+    sequence: u64,
+    events: Vec<Event>,
+}
+
+impl World {
+    /// Everything is set up and nothing has happened.
+    pub fn new(plan: Plan, log: Log) -> World {
+        let mut random = Random::new(plan.seed ^ 0x6e65_7477_6f72_6b73);
+        let shared_now = Arc::new(AtomicU64::new(0));
+        let nodes = (0..plan.nodes()).map(|_| {
+            let clock = NodeClock::new(Arc::clone(&shared_now), &mut random);
+            Node::new(&plan, clock, &mut random)
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        let mut network = Network::new(plan.nodes() + plan.clients, plan.latency);
+        network.loss_percent = plan.loss_percent;
+        let mut world = World {
+            random,
+            fault_random: Random::new(plan.seed ^ 0x6661_756c_7473),
+            client_random: Random::new(plan.seed ^ 0x0063_6c69_656e_7473),
+            now: 0,
+            shared_now,
+            nodes,
+            clients: (0..plan.clients).map(Client::new).collect(),
+            network,
+            invariants: Invariants::new(),
+            counts: Counts::default(),
+            log,
+            phase: Phase::Faults,
+            disturbed_us: 0,
+            violation: None,
+            queue: BinaryHeap::new(),
+            slab: Vec::new(),
+            free: Vec::new(),
+            sequence: 0,
+            events: Vec::new(),
+            plan,
+        };
+        world.set_up();
+        world
+    }
+
+    fn set_up(&mut self) {
+        for node in 0..self.nodes.len() {
+            let at = self.random.between(0, 1_000_000);
+            self.schedule(at, Happening::Start { node });
+        }
+        for client in 0..self.plan.clients {
+            let at = self.client_random.between(500_000, 2_000_000);
+            self.schedule(at, Happening::Client { client });
+            self.schedule(at, Happening::Watchdog { client });
+        }
+        let first = 2_000_000 + self.fault_random.around(self.plan.fault_mean_us);
+        self.schedule(first, Happening::Fault);
+        self.schedule(self.plan.limits.duration_us, Happening::Heal);
+    }
+
+    /// Plans something.
+    pub fn schedule(&mut self, at: u64, happening: Happening) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.slab[place] = Some(happening);
+                place
+            }
+            None => {
+                self.slab.push(Some(happening));
+                self.slab.len() - 1
+            }
+        };
+        self.sequence += 1;
+        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
+    }
+
+    /// Plans something after a delay.
+    pub fn schedule_in(&mut self, delay: u64, happening: Happening) {
+        self.schedule(self.now + delay, happening);
+    }
+
+    /// Runs to the end, or to the first violation.
+    pub fn run(&mut self) {
+        while let Some(Reverse((at, _, place))) = self.queue.pop() {
+            let Some(happening) = self.slab[place].take() else { continue };
+            self.free.push(place);
+            self.now = at;
+            self.shared_now.store(at, Ordering::Relaxed);
+            self.counts.events += 1;
+            if let Some(node) = self.process_of(&happening)
+                && self.nodes[node].paused_until > at
+            {
+                let until = self.nodes[node].paused_until;
+                self.schedule(until, happening);
+                continue;
+            }
+            self.happen(happening);
+            if self.counts.events > EVENTS_MAX {
+                self.check(violation("a run ends", format!("more than {EVENTS_MAX} events")));
+            }
+            if self.violation.is_some() || self.phase == Phase::Done {
+                return;
+            }
+        }
+    }
+
+    /// Whose process must be awake for this to be noticed.
+    fn process_of(&self, happening: &Happening) -> Option<usize> {
+        match happening {
+            Happening::Turn { node, .. }
+            | Happening::Log { node, .. }
+            | Happening::Snapshot { node, .. }
+            | Happening::Stream { node, .. }
+            | Happening::ReadLog { node, .. }
+            | Happening::Serve { node, .. }
+            | Happening::Link { node, .. } => Some(*node),
+            Happening::Notification { to, .. } | Happening::Connect { to, .. } => Some(*to),
+            Happening::Connected { from, .. } | Happening::ConnectFailed { from, .. } => {
+                Some(*from)
+            }
+            Happening::Arrival { connection, to: side }
+            | Happening::PeerDied { connection, side }
+            | Happening::Reset { connection, side } => {
+                let node = self.network.connection(*connection)?.end(*side).node;
+                (node < self.nodes.len()).then_some(node)
+            }
+            _ => None,
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Turn { node, life, at } => {
+                if self.process(node, life).is_some_and(|process| process.turn_at == at) {
+                    self.turn(node);
+                }
+            }
+            Happening::Log { node, life } => self.log_works(node, life),
+            Happening::Snapshot { node, life } => self.snapshot_steps(node, life),
+            Happening::Stream { node, life, connection } => {
+                self.stream_steps(node, life, connection);
+            }
+            Happening::ReadLog { node, life, reading } => self.read_log(node, life, *reading),
+            Happening::Serve { node, life, connection } => self.serve(node, life, connection),
+            Happening::Arrival { connection, to } => self.arrive(connection, to),
+            Happening::Notification { from, to, payload } => self.notified(from, to, payload),
+            Happening::Connect { from, life, to } => self.connect(from, life, to),
+            Happening::Connected { from, life, to, connection } => {
+                self.connected(from, life, to, connection);
+            }
+            Happening::ConnectFailed { from, life, to } => self.connect_failed(from, life, to),
+            Happening::Reset { connection, side } => self.lose(connection, side),
+            Happening::PeerDied { connection, side } => self.peer_died(connection, side),
+            Happening::Link { node, peer } => self.check_link(node, peer),
+            Happening::Client { client } => self.client_acts(client),
+            Happening::Watchdog { client } => self.client_looks_at_clock(client),
+            Happening::Start { node } => self.start(node),
+            Happening::Fault => self.fault(),
+            Happening::Way { from, to, blocked } => self.set_way(from, to, blocked),
+            Happening::Room { node } => self.make_room(node),
+            Happening::Heal => self.heal(),
+            Happening::Inspect => self.inspect(),
+        }
+    }
+
+    /// The process of a node in this life.
+    pub fn process(&mut self, node: usize, life: u32) -> Option<&mut Process> {
+        let node = &mut self.nodes[node];
+        node.process.as_mut().filter(|_| node.incarnation == life)
+    }
+
+    /// Notes the first violation.
+    pub fn check(&mut self, check: Check) {
+        if let (Err(violation), None) = (check, &self.violation) {
+            self.violation = Some(violation);
+        }
+    }
+
+    /// One turn of a member's core.
+    fn turn(&mut self, node: usize) {
+        let Some(process) = &mut self.nodes[node].process else { return };
+        process.turn_at = u64::MAX;
+        let mut events = std::mem::take(&mut self.events);
+        process.service.mailbox.take(&mut events, std::time::Duration::ZERO);
+        let result = process.driver.turn(&mut events);
+        events.clear();
+        self.events = events;
+        self.counts.turns += 1;
+        self.after_turn(node, result);
+    }
+
+    /// Plans a turn if something waits for one.
+    pub fn poke(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        if !process.service.mailbox.is_empty() {
+            let delay = self.random.between(1, 60);
+            self.plan_turn(node, self.now + delay);
+        }
+    }
+
+    /// Plans a turn, unless an earlier one is planned.
+    pub fn plan_turn(&mut self, node: usize, at: u64) {
+        let life = self.nodes[node].incarnation;
+        let at = at.max(self.now + 1);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if at < process.turn_at {
+            process.turn_at = at;
+            self.schedule(at, Happening::Turn { node, life, at });
+        }
+    }
+
+    /// Whether no more faults come.
+    pub fn is_healed(&self) -> bool {
+        self.phase != Phase::Faults
+    }
+
+    /// Something is not as it should be, or was a moment ago.
+    pub fn disturb(&mut self, until: u64) {
+        self.disturbed_us = self.disturbed_us.max(until);
+    }
+}
