@@ -278,9 +278,12 @@ impl World {
         let Some(process) = self.process(node, life) else { return };
         process.log_planned = false;
         let Some(log) = &mut process.log else { return };
-        if !log.work_off() {
+        let works = log.work_off();
+        let durable = log.durable_zxid();
+        if !works {
             process.log = None;
         }
+        self.nodes[node].durable = self.nodes[node].durable.max(durable);
         self.counts.log_works += 1;
         if self.nodes[node].power_is_off() {
             return self.crash(node, true);

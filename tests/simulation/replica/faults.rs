@@ -330,13 +330,11 @@ impl World {
     pub fn retire(&mut self, node: usize) {
         self.counts.handovers += 1;
         self.log.fault(self.now, || format!("node {node} has shut down"));
-        if let Some(process) = &mut self.nodes[node].process {
-            if let Some(log) = &mut process.log {
-                log.work_off();
-            }
-            if let Some(log) = process.log.take() {
-                log.close();
-            }
+        let state = &mut self.nodes[node];
+        if let Some(mut log) = state.process.as_mut().and_then(|process| process.log.take()) {
+            log.work_off();
+            state.durable = state.durable.max(log.durable_zxid());
+            log.close();
         }
         self.end_process(node, false);
         let delay = self.disturbed_time();

@@ -55,7 +55,8 @@ impl World {
         let state = &mut self.clients[client];
         let former = state.session.as_ref().map(|session| session.id);
         self.log.note(self.now, || {
-            format!("client {client} hears of session {}, had {former:?}", response.session_id)
+            let had = former.map_or("none".to_owned(), |former| former.to_string());
+            format!("client {client} hears of session {}, had {had}", response.session_id)
         });
         if response.session_id == SessionId(0) {
             let Some(former) = former else {
@@ -67,7 +68,8 @@ impl World {
             self.drop_link(client);
             self.counts.sessions_lost += 1;
             let closed =
-                self.invariants.sessions.life(former).is_none_or(|life| life.closed.is_some());
+                self.invariants.sessions.life(former).is_none_or(|life| life.closed.is_some())
+                    || self.invariants.order.is_being_closed(former);
             return match closed {
                 true => Ok(()),
                 false => violation("a session that lives is not refused", format!("{former}")),

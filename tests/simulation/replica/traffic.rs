@@ -141,18 +141,14 @@ impl World {
         let leader = (to, self.nodes[to].incarnation);
         let connection = self.network.connect((from, life), leader);
         let (number, peer) = (connection as u64, Plan::id(from));
+        // Before anything can arrive on it.
         let event = PortEvent::Connected { connection: number, peer, outgoing: false };
         self.tell(to, MemberEvent::Port(event));
-        self.schedule_in(delay, Happening::Connected { from, life, to, connection });
-    }
-
-    /// It is made.
-    pub fn connected(&mut self, from: usize, life: u32, to: usize, connection: usize) {
-        if self.network.side_of(connection, from, life).is_some() {
-            let (connection, peer) = (connection as u64, Plan::id(to));
-            let event = PortEvent::Connected { connection, peer, outgoing: true };
-            self.tell(from, MemberEvent::Port(event));
-        }
+        let (connection, peer) = (number, Plan::id(to));
+        self.tell(
+            from,
+            MemberEvent::Port(PortEvent::Connected { connection, peer, outgoing: true }),
+        );
     }
 
     /// It cannot be made.

@@ -70,17 +70,11 @@ pub enum Happening {
         to: usize,
         payload: Vec<u8>,
     },
-    /// A connection between members is asked for, made, or refused.
+    /// A connection between members is asked for, or refused.
     Connect {
         from: usize,
         life: u32,
         to: usize,
-    },
-    Connected {
-        from: usize,
-        life: u32,
-        to: usize,
-        connection: usize,
     },
     ConnectFailed {
         from: usize,
@@ -282,9 +276,7 @@ impl World {
             | Happening::Serve { node, .. }
             | Happening::Link { node, .. } => Some(*node),
             Happening::Notification { to, .. } | Happening::Connect { to, .. } => Some(*to),
-            Happening::Connected { from, .. } | Happening::ConnectFailed { from, .. } => {
-                Some(*from)
-            }
+            Happening::ConnectFailed { from, .. } => Some(*from),
             Happening::Arrival { connection, to: side }
             | Happening::PeerDied { connection, side }
             | Happening::Reset { connection, side } => {
@@ -312,9 +304,6 @@ impl World {
             Happening::Arrival { connection, to } => self.arrive(connection, to),
             Happening::Notification { from, to, payload } => self.notified(from, to, payload),
             Happening::Connect { from, life, to } => self.connect(from, life, to),
-            Happening::Connected { from, life, to, connection } => {
-                self.connected(from, life, to, connection);
-            }
             Happening::ConnectFailed { from, life, to } => self.connect_failed(from, life, to),
             Happening::Reset { connection, side } => self.lose(connection, side),
             Happening::PeerDied { connection, side } => self.peer_died(connection, side),

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use znodefs::{Epoch, Zxid};
+use znodefs::{Epoch, SessionId, Zxid};
 use znodefs_server::codec;
-use znodefs_server::txn::Txn;
+use znodefs_server::txn::{Txn, TxnBody};
 use znodefs_server::zab::Entry;
 
 use crate::invariants::{Check, Violation, violation};
@@ -72,6 +72,16 @@ impl Order {
 
     fn is_committed(&self, zxid: Zxid) -> bool {
         self.committed(zxid).is_some()
+    }
+
+    /// Whether the end of a session is proposed and not committed yet.
+    pub fn is_being_closed(&self, session_id: SessionId) -> bool {
+        let last = self.last();
+        let under_way = self.proposed.iter().filter(|(zxid, _)| **zxid > last);
+        let mut txns = under_way.filter_map(|(_, known)| codec::decode::<Txn>(&known.payload).ok());
+        txns.any(|txn| {
+            txn.session_id == session_id && matches!(txn.body, TxnBody::CloseSession { .. })
+        })
     }
 
     /// When a transaction was first appended to a log.
