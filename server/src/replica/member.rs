@@ -380,8 +380,16 @@ impl Replica {
         request: &ConnectRequest,
         effects: &mut Effects,
     ) {
-        let Some(member) = &mut self.member else { return };
         let session_id = request.session_id;
+        // What is still to come through it would otherwise count as this replica's once the leader
+        // has heard that the session is attached here.
+        if let Some(former) = self.by_session.remove(&session_id) {
+            info!("client {} closed: its session {session_id} has moved", former.peer);
+            touch(session_id, &former, effects);
+            self.by_connection.remove(&former.id);
+            former.close();
+        }
+        let Some(member) = &mut self.member else { return };
         let asking = Reattaching { connection, timeout_ms, read_only: request.read_only };
         member.reattaching.entry(session_id).or_default().push(asking);
         let timeout_ms = timeout_ms as i32;
