@@ -21,6 +21,7 @@ use znodefs_server::zab::{Mutation, Settings};
 
 use network::Latency;
 use plan::Plan;
+use replica::plan::{Limits, Mistake};
 use report::{Counts, describe, run};
 use trace::{Detail, Trace};
 use world::World;
@@ -70,6 +71,62 @@ fn every_mutation_is_caught() {
         }
     }
     assert!(missed.is_empty(), "not caught within {SEEDS_PER_MUTATION} seeds: {missed:?}");
+}
+
+/// Seeds of the everyday run with whole replicas, and how much of each, in simulated seconds.
+const REPLICA_SEEDS: u64 = 12;
+const REPLICA_SECONDS: u64 = 20;
+
+fn some_seconds() -> Limits {
+    Limits { duration_us: REPLICA_SECONDS * 1_000_000, ..Limits::NONE }
+}
+
+#[test]
+fn whole_replicas_hold_their_invariants_for_a_fixed_set_of_seeds() {
+    let mut total = replica::report::Counts::default();
+    for seed in 0..REPLICA_SEEDS {
+        let outcome = replica::report::run(seed, None, some_seconds(), Detail::Nothing);
+        let described = || replica::report::describe(seed, None, some_seconds());
+        assert!(outcome.violation.is_none(), "{}", described());
+        total.add(&outcome.counts);
+    }
+    // What was never tried was not tested.
+    let tried = [
+        total.writes,
+        total.reads,
+        total.syncs,
+        total.events_heard,
+        total.watches_restored,
+        total.sessions_moved,
+        total.sessions_expired,
+        total.crashes,
+        total.wipes,
+        total.disk_failures,
+        total.snapshots_taken,
+        total.snapshots_installed,
+    ];
+    assert!(!tried.contains(&0), "{total:#?}");
+}
+
+#[test]
+fn one_seed_is_one_run_of_whole_replicas() {
+    for seed in [1, 2] {
+        let run = || replica::report::run(seed, None, some_seconds(), Detail::Last);
+        assert_eq!(run(), run());
+    }
+}
+
+/// A few that fail early; `scripts/simulate --mutation` tries any other.
+#[test]
+fn mistakes_of_whole_replicas_are_caught() {
+    use znodefs_server::mutation::Mutation::*;
+    for mutation in [WatchFiresTwice, ReadOvertakesWrite, ClosingSessionStillWrites] {
+        let mistake = Some(Mistake::Replica(mutation));
+        let caught = (0..REPLICA_SEEDS).any(|seed| {
+            replica::report::run(seed, mistake, some_seconds(), Detail::Nothing).violation.is_some()
+        });
+        assert!(caught, "{mutation:?} is not caught within {REPLICA_SEEDS} seeds");
+    }
 }
 
 /// How long writes do not flow when the leader of three replicas goes, in simulated microseconds:
