@@ -33,7 +33,8 @@ usage: scripts/simulate --seeds A..B [--level zab|replica] [--mutation NAME] [--
   --level LEVEL     zab: the protocol between replicas alone, fast; replica: whole replicas with
                     clients, on disks that fail (default: first one, then the other)
   --mutation NAME   with a deliberate mistake; `--mutation list` names them. Those of the protocol
-                    can be made at both levels
+                    can be made at both levels. `--mutation all` makes each in turn until it is
+                    caught, and fails when one is not within the seeds
   --keep-going      do not stop at the first seed that fails
   --trace           print every step (use it with one seed and one level)
   --jobs N          threads (default: one for each core)
@@ -52,6 +53,7 @@ struct Options {
     seeds: Range<u64>,
     levels: Vec<Level>,
     mistake: Option<Mistake>,
+    every_mistake: bool,
     limits: Limits,
     keep_going: bool,
     trace: bool,
@@ -75,6 +77,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         seeds: 0..0,
         levels: vec![Level::Zab, Level::Replica],
         mistake: None,
+        every_mistake: false,
         limits: Limits::NONE,
         keep_going: false,
         trace: false,
@@ -97,7 +100,10 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                     other => return Err(format!("--level is zab or replica, not {other}")),
                 }
             }
-            "--mutation" => options.mistake = Some(find_mistake(&value()?)?),
+            "--mutation" => match value()?.as_str() {
+                "all" => options.every_mistake = true,
+                name => options.mistake = Some(find_mistake(name)?),
+            },
             "--keep-going" => options.keep_going = true,
             "--trace" => options.trace = true,
             "--jobs" => options.jobs = number("--jobs", &value()?)?,
@@ -129,6 +135,9 @@ fn main() -> ExitCode {
     };
     // What panics is told with the seed.
     std::panic::set_hook(Box::new(|_| {}));
+    if options.every_mistake {
+        return ExitCode::from(u8::from(prove(&options)));
+    }
     let seed = options.seeds.start;
     let mut failed = false;
     for level in &options.levels {
@@ -149,6 +158,54 @@ fn main() -> ExitCode {
         };
     }
     ExitCode::from(u8::from(failed))
+}
+
+/// Makes every mistake until it is caught; whether one is not.
+fn prove(options: &Options) -> bool {
+    let next = AtomicU64::new(0);
+    let missed = AtomicU64::new(0);
+    let trials: Vec<(Level, Mistake)> = options
+        .levels
+        .iter()
+        .flat_map(|level| Mistake::all().into_iter().map(|mistake| (*level, mistake)))
+        .filter(|(level, mistake)| *level == Level::Replica || protocol(Some(*mistake)).is_some())
+        .collect();
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((level, mistake)) =
+                    trials.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    let name = format!("{level:?} {}", mistake.name());
+                    let caught = options.seeds.clone().find_map(|seed| {
+                        let violation = match level {
+                            Level::Zab => {
+                                report::run(seed, protocol(Some(*mistake)), Detail::Nothing)
+                                    .violation
+                            }
+                            Level::Replica => {
+                                let limits = options.limits;
+                                replica::report::run(seed, Some(*mistake), limits, Detail::Nothing)
+                                    .violation
+                            }
+                        };
+                        violation.map(|violation| (seed, violation))
+                    });
+                    match caught {
+                        Some((seed, violation)) => println!(
+                            "{name}: caught by seed {seed}: {}: {}",
+                            violation.invariant, violation.detail
+                        ),
+                        None => {
+                            missed.fetch_add(1, Ordering::Relaxed);
+                            println!("{name}: NOT caught within {} seeds", options.seeds.end);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    missed.into_inner() > 0
 }
 
 fn protocol(mistake: Option<Mistake>) -> Option<znodefs_server::zab::Mutation> {

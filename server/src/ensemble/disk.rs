@@ -17,6 +17,7 @@ use crate::persistence::{
     self, CommittedFile, Disk, LogEvent, LogHandle, Storage, StorageError, StorageParts,
 };
 use crate::replica::Event;
+use crate::replica::core_thread::Backend;
 use crate::server::backend::{LogReporter, StorageBackend, Workers};
 use crate::server::{Disks, StartError, backend, recovery};
 use crate::service::Service;
@@ -159,8 +160,12 @@ impl MemberDisk {
         if let Some(own) = self.joined.as_ref().map(StorageBackend::ensemble_id)
             && own != ensemble_id
         {
-            let (own, leader) = (own.to_string(), ensemble_id.to_string());
-            return Err(DiskError::OtherEnsemble { own, leader });
+            if !self.is_blank() {
+                let (own, leader) = (own.to_string(), ensemble_id.to_string());
+                return Err(DiskError::OtherEnsemble { own, leader });
+            }
+            info!("ensemble {own} was never formed: this replica leaves it");
+            self.leave()?;
         }
         recovery::write_password_key(&self.disks, ensemble_id, &identity.key())?;
         if let Some(mut storage) = self.unjoined.take() {
@@ -182,6 +187,33 @@ impl MemberDisk {
             Some(backend) => membership::write(&self.disks, backend.ensemble_id(), ensemble),
             None => Ok(()),
         }
+    }
+
+    /// Whether nothing is here but a promise: the leader that named the ensemble was lost before it
+    /// became one for this member.
+    fn is_blank(&mut self) -> bool {
+        let idle = self.pending.is_empty();
+        self.joined.as_ref().is_some_and(|backend| {
+            let adopted = backend.epochs().lock().current() > Epoch(0);
+            let log = backend.reader();
+            idle && !adopted && log.has_no_segments() && log.last_zxid() == Zxid::ZERO
+        })
+    }
+
+    /// Gives up what makes this a member of its ensemble. A promise made in it binds nobody: who
+    /// leaves has not acknowledged that ensemble's leader, and never will.
+    fn leave(&mut self) -> Result<(), DiskError> {
+        if let Some(mut backend) = self.joined.take() {
+            backend.close();
+        }
+        membership::remove(&self.disks)?;
+        let storage = Storage::leave(
+            Arc::clone(&self.disks.data),
+            Arc::clone(&self.disks.log),
+            recovery::member_storage_options(&self.service.config),
+        )?;
+        self.unjoined = Some(storage);
+        Ok(())
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {

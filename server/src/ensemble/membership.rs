@@ -23,6 +23,7 @@ use crate::config::ensemble::{
     self, HostPort, Member, MemberRole, member_lines, parse_members, parse_version,
 };
 use crate::link::Plane;
+use crate::persistence::disk::remove_if_there;
 use crate::persistence::file_header::{FileHeader, FileKind};
 use crate::persistence::{EnsembleId, EpochError, Storage, StorageError, small_file};
 use crate::replica::core_thread::CoreResult;
@@ -153,6 +154,12 @@ pub(super) fn write(
     let header = FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid };
     let text = ensemble.description().as_bytes();
     Ok(small_file::replace(&*disks.data, CONFIGURATION_NAME, &header, text)?)
+}
+
+/// Removes what was kept, durably.
+pub(super) fn remove(disks: &Disks) -> Result<(), StorageError> {
+    remove_if_there(&*disks.data, CONFIGURATION_NAME)?;
+    Ok(disks.data.sync_dir()?)
 }
 
 fn one_line(ensemble: &Ensemble) -> String {

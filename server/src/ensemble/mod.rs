@@ -24,7 +24,7 @@ use crate::zab;
 
 pub use driver::Driver;
 pub(crate) use start::start;
-pub use start::{MemberRecovered, assemble, recover, show_membership};
+pub use start::{MemberRecovered, assemble, recover, show_server_lines};
 
 /// What the driver of a member is told.
 pub enum MemberEvent {

@@ -23,7 +23,7 @@ use crate::config::ServerConfig;
 use crate::config::ensemble::Member;
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
-use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageError, StorageOptions};
+use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageError};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
 use crate::server::backend::Workers;
@@ -81,11 +81,7 @@ pub fn recover(
     disks: Disks,
     surroundings: &Surroundings,
 ) -> Result<MemberRecovered, StartError> {
-    let options = StorageOptions {
-        preallocate: config.log_preallocation,
-        force_sync: config.force_sync,
-        ..StorageOptions::new(u64::from(config.server_id.0), None)
-    };
+    let options = recovery::member_storage_options(config);
     let storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
     let hash_seed = surroundings.random_number()?;
     let (delivered, mut tree) = match recovery::restore_tree(&storage, hash_seed)? {
@@ -142,8 +138,13 @@ fn apply_committed(
     Ok((delivered, committed > Zxid::ZERO && committed >= shown))
 }
 
+/// Shows the members of the configuration file's server lines in a new tree, as every member does.
+pub fn show_server_lines(config: &ServerConfig, tree: &mut DataTree) {
+    show_membership(&membership::of_server_lines(config), tree);
+}
+
 /// `/zookeeper/config` shows the configured members for as long as no reconfiguration was made.
-pub fn show_membership(committed: &Ensemble, tree: &mut DataTree) {
+fn show_membership(committed: &Ensemble, tree: &mut DataTree) {
     if committed.version > Zxid::ZERO {
         // The transaction that made it is in the tree, or is delivered before anybody is served.
         return;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use znodefs::{Epoch, Zxid};
 
-use super::disk::{Disk, DiskError};
+use super::disk::{Disk, DiskError, remove_if_there};
 use super::file_header::{EnsembleId, FileHeader, FileKind};
 use super::small_file::{self, SmallFileError};
 use crate::codec::{self, CodecError};
@@ -89,6 +89,14 @@ impl EpochFiles {
         Ok(EpochFiles { disk, ensemble_id, accepted, current })
     }
 
+    /// Removes both files, durably.
+    pub fn remove(disk: &dyn Disk) -> Result<(), DiskError> {
+        for name in [ACCEPTED_EPOCH_NAME, CURRENT_EPOCH_NAME] {
+            remove_if_there(disk, name)?;
+        }
+        disk.sync_dir()
+    }
+
     /// Whose epochs they are.
     pub fn ensemble_id(&self) -> EnsembleId {
         self.ensemble_id
@@ -166,6 +174,12 @@ impl ReplicaIdentity {
         let payload: IdentityPayload = decode(disk, IDENTITY_NAME, &payload)?;
         let ensemble_id = header.ensemble_id;
         Ok(Some(ReplicaIdentity { ensemble_id, replica_id: payload.replica_id }))
+    }
+
+    /// Removes the identity, durably.
+    pub fn remove(disk: &dyn Disk) -> Result<(), DiskError> {
+        remove_if_there(disk, IDENTITY_NAME)?;
+        disk.sync_dir()
     }
 
     /// Writes the identity; durable when it returns.

@@ -78,7 +78,7 @@ impl LogReader {
     }
 
     /// Whether there is no file of the log.
-    pub(super) fn has_no_segments(&self) -> bool {
+    pub fn has_no_segments(&self) -> bool {
         self.index.with(|view| view.segments.is_empty())
     }
 

@@ -222,6 +222,25 @@ impl Storage {
         Ok(storage)
     }
 
+    /// Opens a directory that holds no transaction and takes it out of its ensemble. A crash in
+    /// between leaves it in, or out.
+    ///
+    /// # Panics
+    /// When it holds transactions: they would be lost.
+    pub fn leave(
+        data: Arc<dyn Disk>,
+        log_disk: Arc<dyn Disk>,
+        options: StorageOptions,
+    ) -> Result<Storage, StorageError> {
+        let storage = Storage::open(data.clone(), log_disk.clone(), options)?;
+        assert!(storage.is_empty(), "what holds transactions stays in its ensemble");
+        drop(storage);
+        // Last what names the ensemble: without it the rest would be refused.
+        EpochFiles::remove(&*data)?;
+        ReplicaIdentity::remove(&*data)?;
+        Storage::open(data, log_disk, options)
+    }
+
     /// Makes an empty directory without an ensemble one of `ensemble_id`.
     ///
     /// Errors: [`StorageError::OtherEnsemble`] when it belongs to another.

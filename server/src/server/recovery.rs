@@ -55,6 +55,15 @@ pub(super) fn recover(
     Ok(Recovered { database, storage, password_key, replayed_txns })
 }
 
+/// How the directory of a member of an ensemble is opened.
+pub(crate) fn member_storage_options(config: &ServerConfig) -> StorageOptions {
+    StorageOptions {
+        preallocate: config.log_preallocation,
+        force_sync: config.force_sync,
+        ..StorageOptions::new(u64::from(config.server_id.0), None)
+    }
+}
+
 /// The newest usable snapshot's tree, and what it contains for certain.
 pub(crate) fn restore_tree(
     storage: &Storage,

@@ -179,3 +179,24 @@ fn a_missing_data_directory_is_named() {
     let error = Storage::open_directories(&missing, None, storage_options()).err().unwrap();
     assert!(error.to_string().starts_with(&format!("{} does not exist", missing.display())));
 }
+
+#[test]
+fn a_member_that_holds_nothing_can_leave_an_ensemble_that_was_never_formed() {
+    let disk = MemoryDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = StorageOptions::new(3, None);
+    let open = || Storage::open(shared.clone(), shared.clone(), options).unwrap();
+    let (lost, formed) = (EnsembleId([1; 16]), EnsembleId([2; 16]));
+    let mut storage = open();
+    storage.join(lost).unwrap();
+    let mut parts = storage.into_parts().unwrap();
+    parts.epochs.set_accepted(Epoch(4)).unwrap();
+    drop(parts);
+    let mut storage = Storage::leave(shared.clone(), shared.clone(), options).unwrap();
+    assert!(storage.identity().is_none());
+    disk.crash();
+    assert!(open().identity().is_none(), "durably");
+    storage.join(formed).unwrap();
+    assert_eq!(open().identity().unwrap().ensemble_id, formed);
+    assert_eq!(open().epochs(), Some((Epoch(0), Epoch(0))));
+}

@@ -45,7 +45,7 @@ impl States {
 
     /// What is there before the first transaction.
     pub fn begin(&mut self, config: &ServerConfig) {
-        ensemble::show_membership(config, &mut self.tree);
+        ensemble::show_server_lines(config, &mut self.tree);
     }
 
     /// A number over everything.
