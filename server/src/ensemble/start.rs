@@ -61,6 +61,11 @@ impl MemberRecovered {
         adopted.map(|identity| identity.ensemble_id)
     }
 
+    /// The ensemble whose name is on its disk.
+    pub fn joined(&self) -> Option<EnsembleId> {
+        self.storage.identity().map(|identity| identity.ensemble_id)
+    }
+
     /// Hands every transaction of the log behind the snapshot to `each`.
     pub fn replay(&self, mut each: impl FnMut(Zxid, &[u8])) -> Result<Zxid, StorageError> {
         self.storage.replay_after(self.zab.delivered, |zxid, payload| {

@@ -33,6 +33,8 @@ pub struct Link {
     /// Whether its ConnectRequest was answered.
     pub established: bool,
     pub since: u64,
+    /// The newest state that anyone had seen then.
+    pub floor: Zxid,
     /// When something was last heard, and sent.
     pub heard: u64,
     pub sent: u64,
@@ -196,7 +198,7 @@ impl World {
     fn connect_client(&mut self, client: usize) {
         let node = self.client_random.below(self.nodes.len());
         let Some(number) = self.dial(client, node) else { return };
-        let now = self.now;
+        let (now, floor) = (self.now, self.invariants.requests.observed);
         let timeout_ms = self.client_random.between(2, 22) * self.plan.tick_ms;
         let state = &mut self.clients[client];
         state.watches.reconnected();
@@ -205,6 +207,7 @@ impl World {
             input: BytesMut::new(),
             established: false,
             since: now,
+            floor,
             heard: now,
             sent: now,
             asked: VecDeque::new(),

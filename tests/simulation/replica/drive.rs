@@ -146,6 +146,11 @@ impl World {
                 }
                 Ok(())
             }
+            Seen::ChangedOver => {
+                // It held nothing, and the ensemble in which it promised is none.
+                told.promised = znodefs::Epoch(0);
+                Ok(())
+            }
             Seen::Leads => {
                 self.counts.elections += 1;
                 self.disturb(self.now);

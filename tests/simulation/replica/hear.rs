@@ -77,6 +77,7 @@ impl World {
         }
         let Some(link) = &mut state.link else { return Ok(()) };
         link.established = true;
+        let floor = link.floor;
         let timeout_ms = response.timeout_ms.max(0) as u64;
         let mut moved = false;
         match &mut state.session {
@@ -102,7 +103,7 @@ impl World {
             return violation("a session is answered once it is committed", detail);
         };
         if let Some(closed) = life.closed
-            && closed <= self.invariants.requests.observed
+            && closed <= floor
             && self.quiet_for(1_000_000)
         {
             let detail = format!("{} ended at {closed}", response.session_id);

@@ -64,6 +64,7 @@ impl Log {
                 }
                 Seen::Promised => "promises an epoch".to_owned(),
                 Seen::Acknowledged(zxid) => format!("acknowledges {zxid}"),
+                Seen::ChangedOver => "changes over to another ensemble".to_owned(),
                 Seen::Leads => "is elected".to_owned(),
                 Seen::Serves { leader, epoch } => format!("serves; {leader} leads epoch {epoch}"),
                 Seen::ServesNoMore => "serves no more".to_owned(),

@@ -148,7 +148,7 @@ impl Node {
         let service = Service::new(config, database, ReplicaStatus::default(), clock);
         let service = Arc::new(service);
         let outside = Arc::new(SimulatedOutside::default());
-        outside.found_ensemble_id(recovered.ensemble_id());
+        outside.found_ensemble_id(recovered.ensemble_id(), recovered.joined());
         let mut driver = ensemble::assemble(&service, recovered, &surroundings, outside.clone())
             .map_err(|error| error.to_string())?;
         if let Some(Mistake::Protocol(mutation)) = plan.mistake {

@@ -40,6 +40,7 @@ pub enum Seen {
     Promised,
     Acknowledged(Zxid),
     Leads,
+    ChangedOver,
     Serves { leader: ServerId, epoch: Epoch },
     ServesNoMore,
     Halts(String),
@@ -50,6 +51,8 @@ struct State {
     actions: Vec<Action>,
     seen: Vec<Seen>,
     ensemble_id: Option<EnsembleId>,
+    /// The ensemble whose member it is, if only by name.
+    joined: Option<EnsembleId>,
 }
 
 /// The outside of one member.
@@ -75,8 +78,10 @@ impl SimulatedOutside {
     }
 
     /// The same, as it was found at a start.
-    pub fn found_ensemble_id(&self, ensemble_id: Option<EnsembleId>) {
-        self.state.lock().ensemble_id = ensemble_id;
+    pub fn found_ensemble_id(&self, ensemble_id: Option<EnsembleId>, joined: Option<EnsembleId>) {
+        let mut state = self.state.lock();
+        state.ensemble_id = ensemble_id;
+        state.joined = joined;
     }
 
     fn act(&self, action: Action) {
@@ -118,7 +123,11 @@ impl Outside for SimulatedOutside {
     }
 
     fn set_ensemble_id(&self, ensemble_id: EnsembleId) {
-        self.state.lock().ensemble_id = Some(ensemble_id);
+        let mut state = self.state.lock();
+        if state.joined.replace(ensemble_id).is_some_and(|former| former != ensemble_id) {
+            state.seen.push(Seen::ChangedOver);
+        }
+        state.ensemble_id = Some(ensemble_id);
     }
 
     fn is_drained(&self) -> bool {
