@@ -293,7 +293,7 @@ fn all_are_listed(replicas: Box<dyn Replicas>) {
     let mut running = arena.start(|number| {
         let count = format!("[ $(group-membership.sh list $mount/group | wc -l) = {CONTENDERS} ]");
         let web = format!(
-            "[ $(service-registration.sh list $mount/web | grep -c ' host:') = {CONTENDERS} ]"
+            "[ $(service-registration.sh list $mount/web | grep -c host:) = {CONTENDERS} ]"
         );
         format!(
             "export mount; group-membership.sh join $mount/group {number} \
