@@ -12,6 +12,7 @@ use znodefs::{ErrorCode, Zxid};
 
 use super::config::{CONFIG_PATH, without_chroot};
 use super::failure::Failure;
+use super::output::json_string;
 use super::server_line::client_address;
 use super::service::{self, Service};
 
@@ -26,7 +27,9 @@ const ANSWER_LENGTH_MAX: u64 = 1 << 20;
 #[command(after_help = "\
 Examples:
   znode ensemble status                                 of the servers in ZNODE_SERVERS
-  znode -s zk1:2181,zk2:2181,zk3:2181 ensemble status   of these")]
+  znode -s zk1:2181,zk2:2181,zk3:2181 ensemble status   of these
+  znode ensemble status --all >/dev/null || page-me     somebody is missing
+  znode ensemble status --json | jq -r .leader          who leads")]
 pub struct Ensemble {
     #[command(subcommand)]
     command: EnsembleCommand,
@@ -45,8 +48,19 @@ Columns: address; id; role; the last transaction applied; how many transactions 
 sessions; connections. '-' is what a server does not tell: ids and sessions need the word mntr in its
 4lw.commands.whitelist.
 
-Exit status: 0 when one of them leads or stands alone, else 1.")]
-pub struct Status {}
+With --json it is one object: leader is an address or null, servers is a list of objects with address,
+id, role, zxid, lag, sessions, connections and trouble, which is why a server does not serve; null is
+what is not told.
+
+Exit status: 0 when one of them leads or stands alone (with --all: and all of them serve), else 1.")]
+pub struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Fail when one of the servers does not serve, too
+    #[arg(long)]
+    all: bool,
+}
 
 /// What one server says of itself.
 #[derive(Debug, Default)]
@@ -76,31 +90,61 @@ impl Ensemble {
     /// Runs the command.
     pub async fn run(self, service: &Service<'_>) -> Result<(), Failure> {
         match self.command {
-            EnsembleCommand::Status(Status {}) => status(service).await,
+            EnsembleCommand::Status(options) => status(service, &options).await,
         }
     }
 }
 
-async fn status(service: &Service<'_>) -> Result<(), Failure> {
+async fn status(service: &Service<'_>, options: &Status) -> Result<(), Failure> {
     let mut answers: BTreeMap<String, Answers> = BTreeMap::new();
     let named = service.servers.servers.iter().map(|(host, port)| format_address(host, *port));
     ask_all(named.collect(), &mut answers).await;
     if answers.values().any(|one| one.trouble.is_none()) {
         ask_all(members(service).await, &mut answers).await;
     }
-    let leader = answers.values().find(|one| matches!(one.role(), "leader" | "standalone"));
-    let leader_zxid = leader.and_then(Answers::zxid);
-    let has_leader = leader.is_some();
+    let leader = find_leader(&answers);
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", row(["SERVER", "ID", "ROLE", "ZXID", "LAG", "SESSIONS", "CONNECTIONS"]))?;
-    for (address, one) in &answers {
+    match options.json {
+        true => writeln!(out, "{}", json(&answers, leader))?,
+        false => write!(out, "{}", table(&answers, leader))?,
+    }
+    let missing = answers.iter().filter(|(_, one)| one.trouble.is_some());
+    let missing: Vec<&str> = missing.map(|(address, _)| address.as_str()).collect();
+    match leader {
+        None => Err(Failure::failed(
+            "no server leads: writes are refused until a majority of the voters is up",
+        )),
+        Some(_) if options.all && !missing.is_empty() => {
+            Err(Failure::failed(format!("not serving: {}", missing.join(", "))))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The address of the one that leads. One that has not noticed yet that it was deposed says so too: the
+/// newest epoch counts.
+fn find_leader(answers: &BTreeMap<String, Answers>) -> Option<&str> {
+    let leads = |one: &Answers| matches!(one.role(), "leader" | "standalone");
+    let leaders = answers.iter().filter(|(_, one)| leads(one));
+    leaders.max_by_key(|(_, one)| one.zxid()).map(|(address, _)| address.as_str())
+}
+
+fn leader_zxid(answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> Option<Zxid> {
+    answers.get(leader?)?.zxid()
+}
+
+/// For people.
+fn table(answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> String {
+    let leader_zxid = leader_zxid(answers, leader);
+    let mut lines = vec![row(["SERVER", "ID", "ROLE", "ZXID", "LAG", "SESSIONS", "CONNECTIONS"])];
+    for (address, one) in answers {
         if let Some(trouble) = &one.trouble {
             let line = row([address, "-", "-", "-", "-", "-", "-"]);
-            writeln!(out, "{}  {trouble}", line.trim_end())?;
+            lines.push(format!("{}  {trouble}", line.trim_end()));
             continue;
         }
         let lag = lag(leader_zxid, one.zxid());
-        let columns = [
+        lines.push(row([
             address.as_str(),
             one.get("zk_server_id"),
             one.role(),
@@ -108,13 +152,39 @@ async fn status(service: &Service<'_>) -> Result<(), Failure> {
             &lag,
             one.get("zk_global_sessions"),
             one.get("Connections"),
-        ];
-        writeln!(out, "{}", row(columns))?;
+        ]));
     }
-    if has_leader {
-        return Ok(());
-    }
-    Err(Failure::failed("no server leads: writes are refused until a majority of the voters is up"))
+    lines.join("\n") + "\n"
+}
+
+/// For programs: an object on one line.
+fn json(answers: &BTreeMap<String, Answers>, leader: Option<&str>) -> String {
+    let leader_zxid = leader_zxid(answers, leader);
+    let string = |text: Option<&str>| text.map_or("null".into(), json_string);
+    let servers: Vec<String> = answers
+        .iter()
+        .map(|(address, one)| {
+            let known = |key: &str| one.values.get(key).map(String::as_str);
+            // What is no number is not told as one.
+            let number = |text: Option<&str>| {
+                let number = text.and_then(|text| text.parse::<u64>().ok());
+                number.map_or("null".into(), |number| number.to_string())
+            };
+            format!(
+                "{{\"address\":{},\"id\":{},\"role\":{},\"zxid\":{},\"lag\":{},\"sessions\":{},\
+                 \"connections\":{},\"trouble\":{}}}",
+                json_string(address),
+                number(known("zk_server_id")),
+                string(known("Mode")),
+                string(known("Zxid")),
+                number(Some(&lag(leader_zxid, one.zxid()))),
+                number(known("zk_global_sessions")),
+                number(known("Connections")),
+                string(one.trouble.as_deref()),
+            )
+        })
+        .collect();
+    format!("{{\"leader\":{},\"servers\":[{}]}}", string(leader), servers.join(","))
 }
 
 fn row(columns: [&str; 7]) -> String {
@@ -214,6 +284,35 @@ mod tests {
     use znodefs::Epoch;
 
     use super::*;
+
+    fn answers(role: &str, zxid: &str) -> Answers {
+        let values = [("Mode", role), ("Zxid", zxid), ("zk_server_id", "2")];
+        let values = values.map(|(key, value)| (key.to_string(), value.to_string()));
+        Answers { values: values.into(), trouble: None }
+    }
+
+    #[test]
+    fn a_leader_that_was_deposed_without_noticing_does_not_lead() {
+        let all = BTreeMap::from([
+            ("a:1".to_string(), answers("leader", "0x100000009")),
+            ("b:1".to_string(), answers("leader", "0x200000001")),
+        ]);
+        assert_eq!(find_leader(&all), Some("b:1"));
+    }
+
+    #[test]
+    fn programs_are_told_everything_in_one_object() {
+        let down = Answers { trouble: Some("\"refused\"".into()), ..Answers::default() };
+        let all = BTreeMap::from([
+            ("a:1".to_string(), answers("leader", "0x100000009")),
+            ("b:1".to_string(), down),
+        ]);
+        assert_eq!(
+            json(&all, find_leader(&all)),
+            r#"{"leader":"a:1","servers":[{"address":"a:1","id":2,"role":"leader","zxid":"0x100000009","lag":0,"sessions":null,"connections":null,"trouble":null},{"address":"b:1","id":null,"role":null,"zxid":null,"lag":null,"sessions":null,"connections":null,"trouble":"\"refused\""}]}"#
+        );
+        assert_eq!(json(&BTreeMap::new(), None), r#"{"leader":null,"servers":[]}"#);
+    }
 
     #[test]
     fn lag_counts_transactions_within_an_epoch() {

@@ -18,8 +18,8 @@ use super::signals::{self, Signals};
 /// in a queue of ephemeral znodes below it, and each waits only for the one before. kazoo's Lock,
 /// ReadLock and WriteLock on the same PATH stand in the same queue (its Lock does not know of -s).
 ///
-/// The command runs in a process group of its own. INT, TERM, HUP, QUIT, USR1, USR2 and TSTP are passed
-/// on to it, and it has the terminal if there is one. The lock is held until everything that the
+/// The command runs in a process group of its own. INT, TERM, HUP, QUIT, USR1, USR2, WINCH and TSTP are
+/// passed on to it, and it has the terminal if there is one. The lock is held until everything that the
 /// command has started has ended, daemons included (-o: until the command itself has).
 ///
 /// When the servers fall silent, nothing happens for a while: an outage of half the session timeout
@@ -38,6 +38,8 @@ Examples:
   znode lock -s /locks/db report              together with other -s, but not with migrate
   znode lock --limit 3 /locks/gpu train       at most three at a time
   znode lock /locks/config vi config.toml     interactive commands have the terminal
+  znode lock /locks/a sh -c 'x && y'          no shell reads CMD unless CMD is one
+  znode lock --on-lost page-me --lost-exit-code 79 /locks/a job
   znode ls /locks/db                          who holds it and who waits (their data says who)
 
 Environment of the command:
@@ -47,8 +49,9 @@ Environment of the command:
   ZNODE_SERVERS          the servers in use
 
 Exit status: the command's; 128 + N if signal N ended it; 69 if it cannot be started; 1 (or CODE of
--E) if the lock is held by another and -n or -w forbid to wait longer; 1 if the service fails;
-2 wrong usage.")]
+-E) if the lock is held by another and -n or -w forbid to wait longer; CODE of --lost-exit-code if the
+lock was lost while the command ran, else the status of the command, which was ended then; 1 if the
+service fails; 2 wrong usage. flock's --timeout is --wait here.")]
 pub struct Lock {
     /// Share the lock with other -s
     #[arg(short, long)]
@@ -72,17 +75,31 @@ pub struct Lock {
     /// Give the lock back when the command itself has ended, whatever it leaves running
     #[arg(short = 'o', long)]
     close: bool,
+    /// Exit code when the lock was lost while the command ran [default: the command's status]
+    #[arg(long, value_name = "CODE")]
+    lost_exit_code: Option<u8>,
+    /// A program to run, without arguments, when the lock was lost and the command has been ended
+    #[arg(long, value_name = "PROGRAM")]
+    on_lost: Option<OsString>,
+    /// As flock has it: understood only to say what to do instead
+    #[arg(short = 'c', value_name = "COMMAND", hide = true)]
+    shell_command: Option<OsString>,
     /// The lock's znode
     #[arg(value_parser = parse_path_below_root)]
     path: String,
     /// The command and its arguments; no shell reads them
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(required_unless_present = "shell_command", trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 impl Lock {
     /// Runs the command.
     pub async fn run(self, service: &Service<'_>) -> Result<ExitCode, Failure> {
+        if self.shell_command.is_some() {
+            return Err(Failure::usage(
+                "-c: no shell reads the command; if one is to: znode lock PATH sh -c '…'",
+            ));
+        }
         let mut signals = Signals::catch()?;
         let campaign = Campaign {
             service,
@@ -101,6 +118,25 @@ impl Lock {
             Outcome::Signalled(signal) => return Ok(signals::die_of(signal)),
         };
         let ran = holding.run(service, &self.command, self.close, &mut signals).await?;
-        Ok(ran.ended.report())
+        if ran.lost {
+            self.tell_of_loss(service);
+        }
+        match self.lost_exit_code {
+            Some(code) if ran.lost => Ok(ExitCode::from(code)),
+            _ => Ok(ran.ended.report()),
+        }
+    }
+
+    /// Runs the program of `--on-lost`; what comes of it changes nothing.
+    fn tell_of_loss(&self, service: &Service<'_>) {
+        let Some(program) = &self.on_lost else { return };
+        let mut command = std::process::Command::new(program);
+        command.envs(service.environment()).env("ZNODE_LOCK_PATH", &self.path);
+        let name = program.to_string_lossy();
+        match command.status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => say(&format!("{}: {name} ended with {status}", self.path)),
+            Err(error) => say(&format!("{}: cannot start {name}: {error}", self.path)),
+        }
     }
 }

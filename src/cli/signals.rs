@@ -12,13 +12,14 @@ use tokio::signal::unix::{self, SignalKind};
 use super::failure::Failure;
 
 /// Caught to be passed on to a command.
-const CAUGHT: [Signal; 8] = [
+const CAUGHT: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGTERM,
     Signal::SIGHUP,
     Signal::SIGQUIT,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
+    Signal::SIGWINCH,
     Signal::SIGTSTP,
     Signal::SIGCONT,
 ];

@@ -15,6 +15,10 @@ fn the_status_of_the_command_is_passed_on() {
     assert_eq!(service.sh("znode lock /l").code, 2);
     assert_eq!(service.sh("znode lock l true").code, 2);
     assert_eq!(service.sh("znode lock -n -w 1 /l true").code, 2);
+    service.sh("znode lock /l -c 'echo no shell'").says_only(2, &["no shell", "sh -c"]);
+    // Short options together, as getopt takes them.
+    assert_eq!(service.sh("znode lock -xnE75 /l sh -c 'exit 3'").code, 3);
+    assert_eq!(service.sh("znode lock -sow2 /l -- sh -c 'exit 3'").code, 3);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod recipes;
 mod recipes_contended;
 mod recipes_lost;
 mod register;
+mod status;
 mod terminal;
 mod wait;
 mod watch;

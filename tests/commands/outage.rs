@@ -67,6 +67,24 @@ fn the_command_of_a_cut_off_holder_has_ended_before_the_next_one_starts() {
 }
 
 #[test]
+fn a_lost_lock_has_an_exit_code_and_a_hook_of_its_own() {
+    let service = Service::new();
+    let proxy = Proxy::of(&service.server.address());
+    let hook = "#!/bin/sh\necho lost $ZNODE_LOCK_PATH >> got\n";
+    std::fs::write(service.path("hook"), hook).unwrap();
+    service.sh("chmod +x hook").ok();
+    let options = "--on-lost ./hook --lost-exit-code 79";
+    service.sh(&format!("znode lock {options} /l sh -c 'exit 3'; [ $? = 3 ] && [ ! -e got ]")).ok();
+    let script =
+        format!("znode --timeout 4s lock {options} /l sh -c 'echo in >> got; exec sleep 1000'");
+    let mut holder = service.start_to(proxy.address(), &script);
+    service.wait_for_line("got", "in");
+    proxy.fall_silent();
+    assert_eq!(holder.wait(SOON).and_then(|status| status.code()), Some(79));
+    assert_eq!(service.read("got"), "in\nlost /l\n");
+}
+
+#[test]
 fn a_command_that_ends_when_asked_has_its_own_status() {
     let service = Service::new();
     let proxy = Proxy::of(&service.server.address());

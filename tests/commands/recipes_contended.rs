@@ -2,7 +2,8 @@
 //! every recipe, on `znoded` and on Debian's ZooKeeper: mutual exclusion is judged by a lock on the local
 //! disk that knows nothing of znodefs, and nobody starves.
 //!
-//! `ZNODEFS_RECIPE_ROUNDS` says how often each contender comes to each lock: 3 every day.
+//! `ZNODEFS_RECIPE_ROUNDS` says how often each contender comes to each lock, every day twice, and once with
+//! ZooKeeper, whose servers take longer to start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -38,8 +39,9 @@ echo \"read $1\" >>record
 sleep 0.02
 ";
 
-fn rounds() -> usize {
-    std::env::var("ZNODEFS_RECIPE_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
+fn rounds(everyday: usize) -> usize {
+    let given = std::env::var("ZNODEFS_RECIPE_ROUNDS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(everyday)
 }
 
 /// An ensemble, its mounts, and the chance that decides who is killed when.
@@ -47,10 +49,11 @@ struct Arena {
     world: Mounted,
     random: Random,
     restarts: usize,
+    rounds: usize,
 }
 
 impl Arena {
-    fn of(replicas: Box<dyn Replicas>) -> Arena {
+    fn of(replicas: Box<dyn Replicas>, everyday_rounds: usize) -> Arena {
         let random = Random::announced();
         let address = replicas.connect_string();
         let world = Mounted::of(Serving::Several(replicas), &address, MOUNTS, &[]);
@@ -58,7 +61,7 @@ impl Arena {
             std::fs::write(world.shells.path(name), script).expect("a file of the test");
         }
         world.sh("chmod +x section reading").ok();
-        Arena { world, random, restarts: 0 }
+        Arena { world, random, restarts: 0, rounds: rounds(everyday_rounds) }
     }
 
     /// Starts twenty of them; `script` sees the number of each.
@@ -69,7 +72,7 @@ impl Arena {
     /// Kills members until all have ended.
     #[track_caller]
     fn restart_until_all_end(&mut self, what: &str, running: &mut [Background]) {
-        let deadline = Deadline::after(ROUND_LIMIT * rounds() as u32);
+        let deadline = Deadline::after(ROUND_LIMIT * (self.rounds as u32 + 1));
         let Serving::Several(replicas) = &mut self.world.serving else {
             unreachable!("an ensemble")
         };
@@ -102,14 +105,14 @@ impl Arena {
             format!(
                 "for round in $(seq {}); do echo \"ask {number}\" >> record; \
                  until {command} ./{work} {number}; do echo \"again {number}\" >> record; done; done",
-                rounds()
+                self.rounds
             )
         });
         self.restart_until_all_end(command, &mut running);
         let record = self.world.shells.read("record");
         let again = record.lines().filter(|line| line.starts_with("again")).count();
         assert_nobody_met(command, &record);
-        assert_all_came(command, &record);
+        assert_all_came(command, &record, self.rounds);
         let longest = longest_wait(&record);
         eprintln!(
             "{command}: {again} came again; at most {longest} turns of one other in one wait"
@@ -144,7 +147,7 @@ fn assert_nobody_met(what: &str, record: &str) {
 
 /// Everybody came through as often as wanted.
 #[track_caller]
-fn assert_all_came(what: &str, record: &str) {
+fn assert_all_came(what: &str, record: &str, rounds: usize) {
     let mut done: BTreeMap<&str, usize> = BTreeMap::new();
     for line in record.lines() {
         if let Some(who) = line.strip_prefix("out ").or_else(|| line.strip_prefix("read ")) {
@@ -152,7 +155,7 @@ fn assert_all_came(what: &str, record: &str) {
         }
     }
     assert_eq!(done.len(), CONTENDERS, "{what}: {record}");
-    assert!(done.values().all(|count| *count >= rounds()), "{what}: {done:?}");
+    assert!(done.values().all(|count| *count >= rounds), "{what}: {done:?}");
 }
 
 /// The most turns that one other has had while somebody waited for one.
@@ -176,8 +179,8 @@ fn longest_wait(record: &str) -> usize {
     longest
 }
 
-fn locks_exclude_and_nobody_starves(replicas: Box<dyn Replicas>) {
-    let mut arena = Arena::of(replicas);
+fn locks_exclude_and_nobody_starves(replicas: Box<dyn Replicas>, everyday_rounds: usize) {
+    let mut arena = Arena::of(replicas, everyday_rounds);
     arena.contend("mutex-mkdir.sh $mount/mkdir", false);
     arena.contend("mutex-pid.sh $mount/pid", false);
     arena.contend("mutex-flock.sh $mount/flock", true);
@@ -200,9 +203,9 @@ fn assert_all_before_any(record: &str, first: &str, last: &str) {
     assert!(places(first).last() < places(last).first(), "{first} before {last}: {record}");
 }
 
-fn everybody_meets(replicas: Box<dyn Replicas>) {
-    let mut arena = Arena::of(replicas);
-    for round in 0..rounds().div_ceil(3) {
+fn everybody_meets(replicas: Box<dyn Replicas>, everyday_rounds: usize) {
+    let mut arena = Arena::of(replicas, everyday_rounds);
+    for round in 0..arena.rounds.div_ceil(3) {
         // A barrier, opened when all have come to it.
         arena.world.sh("barrier.sh close $mount/barrier").ok();
         let mut running = arena.start(|number| match number {
@@ -243,9 +246,9 @@ fn everybody_meets(replicas: Box<dyn Replicas>) {
     eprintln!("{} members were killed", arena.restarts);
 }
 
-fn nothing_is_lost_or_done_twice(replicas: Box<dyn Replicas>) {
-    let mut arena = Arena::of(replicas);
-    let items = 5 * rounds();
+fn nothing_is_lost_or_done_twice(replicas: Box<dyn Replicas>, everyday_rounds: usize) {
+    let mut arena = Arena::of(replicas, everyday_rounds);
+    let items = 5 * arena.rounds;
     // Half of them put, half of them take; takers come before the items.
     let mut running = arena.start(|number| match number % 2 {
         0 => format!(
@@ -287,8 +290,8 @@ fn nothing_is_lost_or_done_twice(replicas: Box<dyn Replicas>) {
     eprintln!("{} members were killed", arena.restarts);
 }
 
-fn all_are_listed(replicas: Box<dyn Replicas>) {
-    let mut arena = Arena::of(replicas);
+fn all_are_listed(replicas: Box<dyn Replicas>, everyday_rounds: usize) {
+    let mut arena = Arena::of(replicas, everyday_rounds);
     // Members that all see each other before the first one leaves, and then a group that is empty.
     let mut running = arena.start(|number| {
         let count = format!("[ $(group-membership.sh list $mount/group | wc -l) = {CONTENDERS} ]");
@@ -313,10 +316,10 @@ fn all_are_listed(replicas: Box<dyn Replicas>) {
 macro_rules! on_both_ensembles {
     ($($name:ident),* $(,)?) => {
         mod znoded {
-            $(#[test] fn $name() { super::$name(Box::new(super::Ensemble::start(3, 0))); })*
+            $(#[test] fn $name() { super::$name(Box::new(super::Ensemble::start(3, 0)), 2); })*
         }
         mod zookeeper {
-            $(#[test] fn $name() { super::$name(Box::new(super::ZooKeeperEnsemble::start())); })*
+            $(#[test] fn $name() { super::$name(Box::new(super::ZooKeeperEnsemble::start()), 1); })*
         }
     };
 }

@@ -81,14 +81,23 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Deletes a znode. When an answer was lost and the znode is gone, it was us.
+    /// Deletes a znode, finding out what became of it when an answer is lost: another of that name may
+    /// have been made meanwhile, as of a lock that was waited for, and is not deleted in its place.
     async fn delete(&self, path: &str, version: i32) -> Result<(), ServiceError> {
-        let mut lost = false;
+        let before = self.znodes.service().last_zxid();
         loop {
             match self.znodes.delete(path, version).await {
-                Err(ServiceError::OutcomeUnknown) => lost = true,
-                Err(ServiceError::Code(ErrorCode::NoNode)) if lost => return Ok(()),
+                Err(ServiceError::OutcomeUnknown) => {}
                 result => return result,
+            }
+            // The next server may be one that has not heard of it yet.
+            let synced = self.znodes.sync(path);
+            let found = self.znodes.exists(path);
+            synced.await?;
+            match found.await {
+                Ok(found) if found.czxid <= before => {}
+                Ok(_) | Err(ServiceError::Code(ErrorCode::NoNode)) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -143,17 +143,19 @@ impl Filesystem {
         };
         let target_acl = target.as_ref().map(|target| target.acl.clone());
         let operations = operations.map_err(|_: NotOne| Errno::EXDEV)?;
+        // A target that is set stays the same znode.
+        let is_set = matches!(operations.first(), Some(Operation::Set { .. }));
+        let before = self.znodes.service().last_zxid();
         let stats = match self.try_multi(&operations).await? {
             Tried::Done(zxid, records) => new_stats(&operations, &records, zxid),
             Tried::Between => return Ok(false),
-            // When the source is gone, it was us.
-            Tried::Unknown => match self.fetch(&from.path, None).await? {
-                Some(_) => return Ok(false),
-                None => HashMap::new(),
-            },
+            Tried::Unknown => {
+                if !self.was_renamed(from, &sources[0], to, is_set, before).await? {
+                    return Ok(false);
+                }
+                HashMap::new()
+            }
         };
-        // A target that is set stays the same znode.
-        let is_set = matches!(operations.first(), Some(Operation::Set { .. }));
         let acl = target_acl.filter(|_| is_set);
         match is_set {
             true => self.lifetimes.lock().deleted(&from.path),
@@ -170,6 +172,33 @@ impl Filesystem {
             self.move_files(moved, version, stat.version);
         }
         Ok(true)
+    }
+
+    /// Whether a rename whose answer was lost was done. Where it was not, somebody else may have moved
+    /// the source away: of several who rename one file, one must be told that it was theirs.
+    async fn was_renamed(
+        &self,
+        from: &Place,
+        source: &Source,
+        to: &Place,
+        is_set: bool,
+        before: Zxid,
+    ) -> Result<bool, Errno> {
+        // The next server may be one that has not heard of it yet.
+        let synced = self.znodes.sync(&from.path);
+        let (source_now, target) = (self.znodes.exists(&from.path), self.znodes.exists(&to.path));
+        synced.await.map_err(|error| errno::from_service(&error))?;
+        match source_now.await {
+            Ok(found) if found.czxid == source.stat.czxid => return Ok(false),
+            Ok(_) | Err(ServiceError::Code(ErrorCode::NoNode)) => {}
+            Err(error) => return Err(errno::from_service(&error)),
+        }
+        match target.await {
+            Ok(found) if is_set && found.mzxid > before => Ok(true),
+            Ok(found) if !is_set && found.czxid > before => Ok(true),
+            Ok(_) | Err(ServiceError::Code(ErrorCode::NoNode)) => Err(Errno::ENOENT),
+            Err(error) => Err(errno::from_service(&error)),
+        }
     }
 
     /// The value of an inode's open files has another version after a rename.

@@ -577,6 +577,47 @@ async fn a_lost_answer_is_found_out_where_that_is_possible() {
 }
 
 #[tokio::test]
+async fn another_znode_of_the_name_is_not_deleted_when_an_answer_was_lost() {
+    let mount = Mount::new();
+    for lost in [true, false] {
+        mount.mkdir("/lock").await.unwrap();
+        // Done and not answered, or not even done.
+        match lost {
+            true => mount.tree.lose_reply(OpCode::Delete),
+            false => mount.tree.lose_request(OpCode::Delete),
+        }
+        // Who waited for it takes the lock before we have a connection again.
+        mount.tree.before(OpCode::Sync, move |tree| {
+            if !lost {
+                tree.delete("/lock");
+            }
+            tree.create("/lock", None);
+        });
+        mount.rmdir("/lock").await.unwrap();
+        assert!(mount.tree.stat("/lock").is_some(), "the lock of the next one");
+        mount.tree.delete("/lock");
+    }
+}
+
+#[tokio::test]
+async fn one_alone_has_renamed_a_file_when_answers_were_lost() {
+    let mount = Mount::new();
+    mount.tree.create("/item", Some("1"));
+    mount.tree.lose_request(OpCode::Multi);
+    mount.tree.before(OpCode::Sync, |tree| tree.delete("/item"));
+    assert_eq!(mount.rename("/item", "/ours").await, Err(Errno::ENOENT), "it was another");
+    mount.tree.create("/item", Some("1"));
+    mount.tree.create("/target", Some("0"));
+    mount.tree.lose_request(OpCode::Multi);
+    mount.tree.before(OpCode::Sync, |tree| tree.delete("/item"));
+    assert_eq!(mount.rename("/item", "/target").await, Err(Errno::ENOENT), "it was another");
+    mount.tree.create("/item", Some("1"));
+    mount.tree.lose_reply(OpCode::Multi);
+    mount.rename("/item", "/ours").await.unwrap();
+    assert_eq!(mount.tree.data("/ours").as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn a_replaced_file_keeps_its_own_acl() {
     let mount = Mount::new();
     mount.tree.create("/a", Some("new"));
