@@ -31,9 +31,11 @@ Examples:
   znode elect /services/scheduler scheduler --config /etc/scheduler
   znode elect --name \"$HOSTNAME\" /services/scheduler scheduler
   znode elect --observe /services/scheduler     who leads, now and after each change
+  znode elect --observe --once /services/scheduler
   znode elect --observe /services/scheduler | while read -r leader; do echo \"now: $leader\"; done
 
-Observers print one line each time: the leader's name, or an empty line while nobody leads.
+Observers print one line each time: the leader's name, or an empty line while nobody leads. With --once
+they print the name and end, with exit status 1 if nobody leads.
 
 Environment of the command, as with znode lock: ZNODE_LOCK_PATH, ZNODE_LOCK_CONTENDER, ZNODE_LOCK_ZXID
 (decimal; grows from leader to leader, for fencing), ZNODE_SERVERS.
@@ -44,6 +46,9 @@ pub struct Elect {
     /// Print the leader's name now and after each change instead of standing for election
     #[arg(long, conflicts_with_all = ["command", "name"])]
     observe: bool,
+    /// With --observe: print who leads now, and end
+    #[arg(long, requires = "observe")]
+    once: bool,
     /// The name that observers see [default: HOST:PID:CMD]
     #[arg(long)]
     name: Option<String>,
@@ -89,6 +94,17 @@ impl Elect {
     async fn observe(&self, service: &Service<'_>) -> Result<ExitCode, Failure> {
         let hub = EventHub::new();
         let client = service.open(hub.clone(), true).await?;
+        if self.once {
+            let leader = self.leader(&client).await;
+            close(&client).await;
+            return match leader.map_err(|error| Failure::operation(&self.path, error, |_| None))? {
+                Some(leader) => {
+                    writeln!(std::io::stdout(), "{}", printable(&leader))?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                None => Err(Failure::failed(format!("{}: nobody leads", self.path))),
+            };
+        }
         let mut told: Option<String> = None;
         let observing = async {
             loop {
@@ -110,6 +126,24 @@ impl Elect {
         };
         close(&client).await;
         Err(failure)
+    }
+
+    /// Who leads now, as the servers that lead have it; `None` where nobody does.
+    async fn leader(&self, client: &Client) -> Result<Option<String>, Error> {
+        client.sync(&self.path).await?;
+        loop {
+            let children = match client.get_children(&self.path, false).await {
+                Ok((children, _)) => children,
+                Err(error) if error.code() == Some(ErrorCode::NoNode) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let queue = contender::queue(children.iter().map(String::as_str));
+            let Some(leader) = queue.first() else { return Ok(None) };
+            // Gone since: the next one leads.
+            if client.exists(&path::join(&self.path, leader.name), false).await?.is_some() {
+                return Ok(Some(identifier_of(client, &self.path, leader).await));
+            }
+        }
     }
 
     /// Prints the leader if it is another than the one `told`, and waits until it may have changed.

@@ -43,14 +43,14 @@ enum EnsembleCommand {
 /// Show who leads, who follows, and how far each server is
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The servers are those of --servers and, where one of them answers, all that /zookeeper/config names.
-Columns: address; id; role; the last transaction applied; how many transactions behind the leader;
-sessions; connections. '-' is what a server does not tell: ids and sessions need the word mntr in its
-4lw.commands.whitelist.
+The servers are those of --servers and, where one of them answers, all that /zookeeper/config
+names. Columns: address; id; role; the last transaction applied; how many transactions behind the
+leader; sessions; connections. '-' is what a server does not tell: ids and sessions need the word
+mntr in its 4lw.commands.whitelist.
 
-With --json it is one object: leader is an address or null, servers is a list of objects with address,
-id, role, zxid, lag, sessions, connections and trouble, which is why a server does not serve; null is
-what is not told.
+With --json it is one object: leader is an address or null, servers is a list of objects with
+address, id, role, zxid, lag, sessions, connections and trouble, which is why a server does not
+serve; null is what is not told.
 
 Exit status: 0 when one of them leads or stands alone (with --all: and all of them serve), else 1.")]
 pub struct Status {

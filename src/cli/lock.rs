@@ -30,6 +30,7 @@ use super::signals::{self, Signals};
 /// machine or `znode` itself stands still: against a holder that wakes up late, let the resource compare
 /// ZNODE_LOCK_ZXID, which grows from holder to holder, and refuse a smaller one than it has seen.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "znode lock [OPTIONS] <PATH> <CMD>...")]
 #[command(after_help = "\
 Examples:
   znode lock /locks/nightly backup.sh         one at a time, on however many machines

@@ -49,6 +49,18 @@ fn observers_are_told_of_every_change_and_of_nothing_else() {
 }
 
 #[test]
+fn who_leads_now_can_be_asked_once() {
+    let service = Service::new();
+    service.sh("znode elect --observe --once /e").says_only(1, &["/e: nobody leads"]);
+    let mut leader = service.start("exec znode elect --name one /e sleep 1000");
+    service.wait_for_children("/e", 1);
+    assert_eq!(service.sh("znode elect --observe --once /e").ok(), "one\n");
+    leader.terminate(SOON);
+    service.sh("znode elect --observe --once /e").says_only(1, &["nobody leads"]);
+    assert_eq!(service.sh("znode elect --once /e true").code, 2);
+}
+
+#[test]
 fn an_observer_ends_with_its_reader() {
     let service = Service::new();
     assert_eq!(service.sh("set -o pipefail; znode elect --observe /e | head -n 1").ok(), "\n");
