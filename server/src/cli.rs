@@ -37,7 +37,7 @@ On a bad day:
   znoded backup /var/lib/znodefs FILE         all of it in one file, while the replica runs
 
 Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration, 3 the data directory
-cannot be used, 10 no snapshot can be read, 14 a port for the other replicas cannot be opened.
+cannot be used, 4 the admin server's port cannot be opened, 10 no snapshot can be read, 14 a port for the other replicas cannot be opened.
 Logs go to standard error; RUST_LOG=znodefs_server=debug says more about one part.";
 
 /// A replica of znodefs: a coordination tree that ZooKeeper's clients, znode and znode-mount speak to.
@@ -198,6 +198,7 @@ fn code(error: &StartError) -> u8 {
             10
         }
         StartError::Tls(_) => 2,
+        StartError::AdminListen { .. } => 4,
         StartError::QuorumListen { .. } => 14,
         StartError::DataDirectory(_) | StartError::Denied(_) | StartError::Storage(_) => 3,
         _ => 1,

@@ -86,6 +86,9 @@ pub struct ServerConfig {
     pub super_digest: Option<String>,
     /// TLS between replicas; `None` without it (`sslQuorum`, `ssl.quorum.*`).
     pub quorum_tls: Option<QuorumTlsConfig>,
+    /// Where the admin server listens; `None` without one (`admin.enableServer`,
+    /// `admin.serverAddress`, `admin.serverPort`).
+    pub admin_address: Option<SocketAddr>,
     /// How often containers and times to live are looked at (`znode.container.checkIntervalMs`).
     pub container_check_interval: Duration,
 }
@@ -233,6 +236,7 @@ impl ServerConfig {
             read_only_mode: false,
             super_digest: None,
             quorum_tls: None,
+            admin_address: None,
             container_check_interval: Duration::from_secs(60),
         }
     }

@@ -74,7 +74,7 @@ macro_rules! line {
     }};
 }
 
-fn server_state(service: &Service, with_clients: Option<&Connection>) -> String {
+pub(crate) fn server_state(service: &Service, with_clients: Option<&Connection>) -> String {
     let mut out = String::new();
     line!(out, "Zookeeper version: {}", version());
     let status = *service.status.lock();
@@ -188,7 +188,7 @@ fn reset_connections(service: &Service) -> String {
     "Connection stats reset.\n".into()
 }
 
-fn monitor(service: &Service) -> String {
+pub(crate) fn monitor(service: &Service) -> String {
     let mut out = String::new();
     let latency = service.metrics.latency();
     line!(out, "zk_version\t{}", version());
@@ -259,7 +259,7 @@ fn file_descriptors() -> (usize, u64) {
     (open, limits.map_or(0, |(soft, _)| soft))
 }
 
-fn configuration(service: &Service) -> String {
+pub(crate) fn configuration(service: &Service) -> String {
     let config = &service.config;
     let log_dir = config.data_log_dir.as_ref().unwrap_or(&config.data_dir);
     let mut out = String::new();
@@ -293,7 +293,7 @@ fn configuration(service: &Service) -> String {
 }
 
 /// The members: those that `/zookeeper/config` shows.
-fn membership(service: &Service) -> String {
+pub(crate) fn membership(service: &Service) -> String {
     let tree = service.database.tree.read();
     let data = tree.node(CONFIG_PATH).and_then(|node| node.data()).unwrap_or_default();
     let text = String::from_utf8_lossy(data);
@@ -301,7 +301,7 @@ fn membership(service: &Service) -> String {
     members.flat_map(|line| [line, "\n"]).collect()
 }
 
-fn environment() -> String {
+pub(crate) fn environment() -> String {
     let mut out = String::from("Environment:\n");
     let uname = nix::sys::utsname::uname();
     let text = |part: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {

@@ -5,6 +5,7 @@
 //! files, clocks or randomness. Persistence reaches the disk only through a trait. The network and
 //! the replica drive them.
 
+mod admin;
 pub mod authentication;
 pub mod cli;
 pub mod clock;

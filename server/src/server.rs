@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
+use crate::admin;
 use crate::clock::{Clock, SystemClock};
 use crate::config::ServerConfig;
 use crate::config::ensemble::ServerId;
@@ -76,6 +77,17 @@ pub enum StartError {
         address: SocketAddr,
         /// This replica's number.
         server_id: ServerId,
+        /// Why.
+        source: io::Error,
+    },
+    /// The admin server's port cannot be opened.
+    #[error(
+        "the admin server cannot listen on {address}: {source}; choose another port \
+         (admin.serverPort) or address (admin.serverAddress)"
+    )]
+    AdminListen {
+        /// The address.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },
@@ -176,6 +188,14 @@ impl Server {
         };
         // Taken before the data is read, so that a port in use is told at once; opened afterwards.
         let socket = net::bind(wanted).map_err(listen_error)?;
+        let admin = match config.admin_address {
+            Some(address) => Some(
+                admin::bind(address)
+                    .await
+                    .map_err(|(address, source)| StartError::AdminListen { address, source })?,
+            ),
+            None => None,
+        };
         let recovering = (config.clone(), surroundings.clone());
         let recovered = blocking(move || {
             let (config, surroundings) = &recovering;
@@ -202,6 +222,7 @@ impl Server {
                 ensemble::start(&service, recovered, &surroundings, quorum_tls, on_end).await?
             }
         };
+        tasks.extend(admin.map(|listener| admin::start(listener, Arc::clone(&service))));
         tasks.push(tokio::spawn(net::accept(listener, Arc::clone(&service))));
         let runtime = tokio::runtime::Handle::current();
         Ok(Server { address, service, tasks, core: Mutex::new(Some(core)), runtime, ended })

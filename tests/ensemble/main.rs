@@ -9,6 +9,7 @@ mod forming;
 mod full_disk;
 mod kazoo;
 mod load;
+mod network_backup;
 mod no_quorum;
 mod read_only;
 mod reconfig;

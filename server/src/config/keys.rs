@@ -107,6 +107,8 @@ struct Draft {
     purge_interval_hours: u64,
     /// `zoo.cfg:7` of the line that is being read.
     place: String,
+    admin_enabled: bool,
+    admin_address: SocketAddr,
     quorum_tls: TlsDraft,
     ssl_quorum: bool,
     port_unification: bool,
@@ -124,6 +126,9 @@ pub(super) fn interpret(file: &str, properties: &[Property]) -> Result<LoadedCon
         snapshots_kept: 3,
         purge_interval_hours: 0,
         place: String::new(),
+        admin_enabled: false,
+        // ZooKeeper listens everywhere; what this server tells is not for everybody.
+        admin_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
         quorum_tls: TlsDraft::new("ssl.quorum."),
         ssl_quorum: false,
         port_unification: false,
@@ -174,7 +179,18 @@ impl Draft {
             || self.set_limit(key, value)?
             || self.set_storage(key, value)?
             || self.set_behaviour(key, value)?
+            || self.set_admin(key, value)?
             || self.set_tls(key, value)?)
+    }
+
+    fn set_admin(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "admin.enableServer" => self.admin_enabled = boolean(value)?,
+            "admin.serverAddress" => self.admin_address.set_ip(address(value)?),
+            "admin.serverPort" => self.admin_address.set_port(port(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn set_tls(&mut self, key: &str, value: &str) -> Result<bool, String> {
@@ -193,11 +209,7 @@ impl Draft {
             "dataLogDir" => self.config.data_log_dir = Some(directory(value)?),
             "clientPort" => self.client_port = Some(port(value)?),
             "clientPortAddress" => {
-                self.client_ip = value
-                    .trim_matches(['[', ']'])
-                    .parse()
-                    .or_else(|_| resolve(value))
-                    .map_err(|_| "expected an IP address of this machine, such as 127.0.0.1")?;
+                self.client_ip = address(value)?;
             }
             "clientPortListenBacklog" => match value {
                 "-1" => {}
@@ -335,6 +347,7 @@ impl Draft {
         {
             words.push("isro".into());
         }
+        config.admin_address = self.admin_enabled.then_some(self.admin_address);
         config.session_timeout_min = self.session_timeout_min.unwrap_or(config.tick * 2);
         config.session_timeout_max = self.session_timeout_max.unwrap_or(config.tick * 20);
         if config.session_timeout_min > config.session_timeout_max {
@@ -360,6 +373,13 @@ fn directory(value: &str) -> Result<PathBuf, String> {
 
 fn port(value: &str) -> Result<u16, String> {
     value.parse().map_err(|_| "expected a port number from 0 to 65535".into())
+}
+
+fn address(value: &str) -> Result<IpAddr, String> {
+    let parsed = value.trim_matches(['[', ']']).parse();
+    parsed
+        .or_else(|_| resolve(value))
+        .map_err(|_| "expected an IP address of this machine, such as 127.0.0.1".into())
 }
 
 fn resolve(host: &str) -> Result<IpAddr, std::io::Error> {
@@ -445,12 +465,12 @@ mod tests {
 
     #[test]
     fn unknown_and_unbuilt_keys_are_warned_of_by_name_and_line() {
-        let warnings = load("tickTim=5\nadmin.enableServer=false\n").unwrap().warnings;
+        let warnings = load("tickTim=5\nadmin.idleTimeout=5\n").unwrap().warnings;
         assert_eq!(
             warnings,
             [
                 "zoo.cfg:3: tickTim is not a key znoded knows; it is ignored",
-                "zoo.cfg:4: admin.enableServer has no effect in this version",
+                "zoo.cfg:4: admin.idleTimeout has no effect in this version",
             ]
         );
     }

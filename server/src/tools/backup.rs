@@ -2,8 +2,8 @@
 //! new ensemble from such a file.
 //!
 //! A backup is a snapshot that is not fuzzy: it holds one moment, and nothing of the history before.
-//! Who may read the dataDir may make one, and nobody else: it holds all values, whatever their ACLs
-//! say. So the file is readable for its owner only.
+//! It holds all values, whatever their ACLs say: so who may read the dataDir may make one, or, over
+//! the network, who may read everything; and the file is readable for its owner only.
 
 use std::fs::Permissions;
 use std::io;
@@ -12,12 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use znodefs::Epoch;
+use znodefs::{Epoch, Zxid};
 
+use super::credentials::CredentialArguments;
+use super::download;
 use super::error::ToolError;
 use super::location::{Location, LocationDisks};
 use super::plan::{Action, Plan, plan};
 use super::read_only_disk::ReadOnlyDisk;
+use super::refill::{self, Target};
 use super::state::{self, NewDirectory};
 use super::survey::{Contents, Survey, load_snapshot};
 use crate::persistence::file_disk::DIRECTORY_NAME;
@@ -34,8 +37,9 @@ const TRIES: usize = 5;
 /// What `znoded backup` is told.
 #[derive(Debug, Args)]
 pub struct BackupArguments {
-    /// The dataDir of a replica, running or not, or its zoo.cfg
-    #[arg(value_name = "DIR")]
+    /// The dataDir of a replica, running or not, or its zoo.cfg; or http://HOST:PORT, the admin server
+    /// of a running one
+    #[arg(value_name = "DIR|URL")]
     path: PathBuf,
 
     /// The file to write; it must not be there yet
@@ -45,6 +49,9 @@ pub struct BackupArguments {
     /// Where the log is, if dataLogDir says so
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    credentials: CredentialArguments,
 }
 
 /// What `znoded restore` is told.
@@ -55,8 +62,19 @@ pub struct RestoreArguments {
     file: PathBuf,
 
     /// A dataDir without data, made if it is not there, or the zoo.cfg that names it
-    #[arg(value_name = "DIR")]
-    path: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "servers")]
+    path: Option<PathBuf>,
+
+    /// Restore into a running ensemble instead: create every znode of FILE in its tree
+    #[arg(long, value_name = "HOST[:PORT],…", conflicts_with_all = ["path", "id", "ensemble_id"])]
+    servers: Option<String>,
+
+    /// Remove what is in that ensemble's tree first
+    #[arg(long, requires = "servers")]
+    replace: bool,
+
+    #[command(flatten)]
+    credentials: CredentialArguments,
 
     /// The replica's number (myid), if it is a member of an ensemble
     #[arg(long, value_name = "N")]
@@ -83,34 +101,65 @@ pub fn parse_ensemble_id(text: &str) -> Result<EnsembleId, String> {
     })
 }
 
+/// What a backup holds.
+pub(crate) struct Backup {
+    /// The last transaction in it.
+    pub zxid: Zxid,
+    /// The length of its file in bytes.
+    pub length: u64,
+    contents: Contents,
+}
+
 /// Runs `znoded backup`.
 pub fn run_backup(arguments: &BackupArguments) -> Result<(), ToolError> {
     let file = &arguments.file;
     refuse_existing(file)?;
-    let location = Location::find(&arguments.path, arguments.log_dir.as_deref())?;
+    let backup = if download::is_url(&arguments.path) {
+        let credential = arguments.credentials.digest()?;
+        download::download(&arguments.path.to_string_lossy(), &credential, file)?;
+        read_back(file)?
+    } else {
+        let location = Location::find(&arguments.path, arguments.log_dir.as_deref())?;
+        back_up(&location, file)?
+    };
+    println!(
+        "{}: {} znodes and {} sessions as of transaction {}; `znoded restore` makes a new ensemble \
+         of it, without sessions and ephemeral znodes ({})",
+        file.display(),
+        backup.contents.znodes,
+        backup.contents.sessions,
+        backup.zxid,
+        backup.contents.ephemerals
+    );
+    Ok(())
+}
+
+/// What came over the network; of no use, it does not stay.
+fn read_back(file: &Path) -> Result<Backup, ToolError> {
+    let loaded = load(file);
+    if loaded.is_err() {
+        let _ = std::fs::remove_file(file);
+    }
+    let (info, copy) = loaded?;
+    Ok(Backup { zxid: copy.last_applied(), length: info.length, contents: Contents::of(&copy) })
+}
+
+/// Writes the state of a replica, running or not, into a new file.
+pub(crate) fn back_up(location: &Location, file: &Path) -> Result<Backup, ToolError> {
     let disks = location.read_only();
-    let (survey, tree) = consistent_state(&location, &disks)?;
+    let (survey, tree) = consistent_state(location, &disks)?;
     let Some(identity) = survey.identity.as_ref().ok().copied().flatten() else {
         let shown = location.data_dir.display();
         return Err(ToolError::DataDirectory(format!("{shown} holds nothing yet")));
     };
     write_backup(file, identity.ensemble_id, &tree)?;
-    let (_, copy) = load(file)?;
+    let (info, copy) = load(file)?;
     let contents = Contents::of(&copy);
     if contents != Contents::of(&tree) || copy.last_applied() != tree.last_applied() {
         let shown = file.display();
         return Err(ToolError::Failed(format!("{shown} does not read back as it was written")));
     }
-    println!(
-        "{}: {} znodes and {} sessions as of transaction {}; `znoded restore` makes a new ensemble \
-         of it, without sessions and ephemeral znodes ({})",
-        file.display(),
-        contents.znodes,
-        contents.sessions,
-        tree.last_applied(),
-        contents.ephemerals
-    );
-    Ok(())
+    Ok(Backup { zxid: tree.last_applied(), length: info.length, contents })
 }
 
 fn refuse_existing(file: &Path) -> Result<(), ToolError> {
@@ -225,7 +274,8 @@ pub fn run_restore(arguments: &RestoreArguments) -> Result<(), ToolError> {
             info.newest
         )));
     }
-    let location = target(&arguments.path)?;
+    let Some(path) = &arguments.path else { return run_refill(arguments, info.zxid, &tree) };
+    let location = target(path)?;
     let replica_id = replica_id(arguments, &location)?;
     // Held until the new one is in place, so that no replica starts in between.
     let empty = lock_empty(&location)?;
@@ -254,6 +304,28 @@ pub fn run_restore(arguments: &RestoreArguments) -> Result<(), ToolError> {
         println!(
             "for each further member: znoded restore --id N --ensemble-id {ensemble_id} {} DIR",
             arguments.file.display()
+        );
+    }
+    Ok(())
+}
+
+/// Into a running ensemble.
+fn run_refill(arguments: &RestoreArguments, zxid: Zxid, tree: &DataTree) -> Result<(), ToolError> {
+    let target = Target {
+        servers: arguments.servers.clone().unwrap_or_default(),
+        auth: arguments.credentials.all()?,
+        replaces: arguments.replace,
+    };
+    let refilled = refill::refill(tree, &target)?;
+    println!(
+        "{}: {} znodes as of transaction {zxid} were created and {} removed before; {} ephemeral \
+         znodes were dropped; versions, times and transaction numbers begin anew",
+        target.servers, refilled.znodes, refilled.removed, refilled.ephemerals
+    );
+    if !refilled.uncounted.is_empty() {
+        println!(
+            "names of sequential znodes begin anew below {}: their counters had gone too far",
+            refilled.uncounted.join(", ")
         );
     }
     Ok(())

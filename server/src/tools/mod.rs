@@ -1,19 +1,23 @@
-//! Tools for the bad day, as subcommands of `znoded`: they work on the files of a replica, not on
-//! the service. No replica runs here.
+//! Tools for the bad day, as subcommands of `znoded`: most work on the files of a replica, not on
+//! the service; `download` and `refill` are clients of running ones. No replica runs here.
 //!
 //! `survey` reads all there is, `plan` decides what it means, `state` rebuilds the tree; the commands
 //! show, ask and act.
 
-mod backup;
+pub(crate) mod backup;
+mod credentials;
 mod describe;
+mod download;
 mod error;
 mod inspect;
-mod location;
+pub(crate) mod location;
 mod log_scan;
 mod plan;
 mod progress;
 mod read_only_disk;
 mod recover;
+mod refill;
+mod refill_plan;
 mod repair;
 mod state;
 mod survey;
@@ -33,9 +37,9 @@ pub enum Tool {
     Inspect(inspect::InspectArguments),
     /// Let a replica with damaged files start again, after showing what that would lose
     Repair(repair::RepairArguments),
-    /// Write the state of a replica, running or not, into one file
+    /// Write the state of a replica, running or not, into one file, also over the network
     Backup(backup::BackupArguments),
-    /// Make a new ensemble out of a backup
+    /// Make a new ensemble out of a backup, or restore it into a running one
     Restore(backup::RestoreArguments),
     /// Make a new ensemble out of one replica, when a quorum is lost for good
     Recover(recover::RecoverArguments),

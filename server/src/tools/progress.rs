@@ -21,6 +21,22 @@ impl Progress {
         Progress(bar)
     }
 
+    /// Work of so many bytes; `None` when nobody knows how many.
+    pub fn bytes(what: &'static str, length: Option<u64>) -> Progress {
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {elapsed}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Progress(bar)
+    }
+
+    /// So many bytes more are done.
+    pub fn advance(&self, length: u64) {
+        self.0.inc(length);
+    }
+
     /// One step is done.
     pub fn step(&self) {
         self.0.inc(1);

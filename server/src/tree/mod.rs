@@ -11,7 +11,7 @@ mod applied;
 mod apply;
 mod body_store;
 mod chunked_vec;
-mod data_tree;
+pub mod data_tree;
 mod digest;
 mod node_store;
 mod owner;
