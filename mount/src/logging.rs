@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hash::Hash;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -85,7 +86,8 @@ pub fn start(target: &LogTarget, verbosity: u8) -> io::Result<()> {
 /// # Errors
 /// What the system says.
 pub fn open_log_file(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).open(path)
+    // A fifo that nobody reads must hold nobody up.
+    File::options().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 #[allow(clippy::disallowed_methods, reason = "the log of a running process is bound to real time")]

@@ -25,6 +25,9 @@ const FUSE_CONFIGURATION: &str = "/etc/fuse.conf";
 /// Why a mount cannot be made here. Each says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum MountpointError {
+    /// The empty text.
+    #[error("the mountpoint is empty: name an empty directory")]
+    Empty,
     /// ENOENT.
     #[error("mountpoint {path} does not exist: create it with mkdir -p {path}", path = .0.display())]
     Missing(PathBuf),
@@ -168,6 +171,9 @@ pub fn mounted_at(path: &Path) -> Option<MountEntry> {
 /// # Errors
 /// The first thing that stands in the way.
 pub fn check_mountpoint(path: &Path, options: &Options) -> Result<PathBuf, MountpointError> {
+    if path.as_os_str().is_empty() {
+        return Err(MountpointError::Empty);
+    }
     // stat(2), and not the statx(2) of fs::metadata, which would set off an automount point.
     let found = nix::sys::stat::stat(path).map_err(|error| not_there(path, error.into()))?;
     if found.st_mode & libc::S_IFMT != libc::S_IFDIR {

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, geteuid};
@@ -197,7 +197,9 @@ fn check_data_directory(path: &Path) -> Result<(), PlanError> {
 /// passed over.
 fn read_credentials(path: &Path) -> Result<Vec<Credential>, PlanError> {
     let refused = |reason: String| PlanError::Credentials { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(|error| refused(error.to_string()))?;
+    // A fifo that nobody writes to must hold nobody up: it is refused below.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| refused(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| refused(error.to_string()))?;
     if !metadata.is_file() {
         return Err(refused(String::from("it is not a file")));

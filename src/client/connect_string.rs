@@ -32,7 +32,8 @@ fn parse(text: &str) -> Result<ConnectString, String> {
         Some(slash) => (&text[..slash], &text[slash..]),
         None => (text, "/"),
     };
-    path::validate(chroot).map_err(|error| format!("the chroot {}", error.reason))?;
+    path::validate(chroot)
+        .map_err(|error| format!("the chroot cannot be a path: {}", error.reason))?;
     let chroot = (chroot != "/").then(|| chroot.to_string());
     let servers =
         hosts.split(',').map(|server| parse_server(server.trim())).collect::<Result<_, _>>()?;
@@ -127,8 +128,8 @@ mod tests {
             ("a b:1", "no usable host"),
             ("[::1", "lacks its ]"),
             ("[::1]x", "goes on"),
-            ("a/b/", "chroot it must not end with /"),
-            ("a//b", "chroot it has an empty component"),
+            ("a/b/", "path: it must not end with /"),
+            ("a//b", "path: it has an empty component"),
         ] {
             let error = text.parse::<ConnectString>().unwrap_err().to_string();
             assert!(error.contains(part), "{text:?}: {error}");

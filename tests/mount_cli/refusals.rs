@@ -46,6 +46,38 @@ fn secrets_that_others_can_read_are_refused() {
 }
 
 #[test]
+fn a_fifo_for_a_file_holds_nobody_up() {
+    let place = Place::new();
+    place.sh("mkfifo --mode=600 fifo").ok();
+    let ran = place.mount(&["-o", "credentials=fifo", "127.0.0.1:1"]);
+    ran.says_only(1, &["fifo", "it is not a file"]);
+    place.mount(&["-o", "log=fifo", "127.0.0.1:1"]).says_only(1, &["log file", "fifo"]);
+}
+
+#[test]
+fn who_is_no_server_is_named_with_what_it_does() {
+    let place = Place::new();
+    for (answer, reason) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "does not speak the ZooKeeper protocol"),
+        (b"\0\0\0\x08garbage!", "unreadable"),
+        (b"", "closed"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            use std::io::{Read, Write};
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 1000]);
+                let _ = stream.write_all(answer);
+            }
+        });
+        let ran = place.mount(&["-o", "connect_timeout=1", &address]);
+        ran.says_only(1, &[&address, reason]);
+    }
+    assert!(!place.is_mounted());
+}
+
+#[test]
 fn what_lies_inside_the_mountpoint_is_refused() {
     let place = Place::new();
     let data = place.mountpoint.join("data").display().to_string();
