@@ -1,4 +1,4 @@
-//! Ensembles of real replicas on loopback.
+//! Ensembles of real replicas, on loopback or in a network of their own.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::deadline::wait_until;
-use crate::server::{STOP_LIMIT, four_letter_word, is_serving};
-use crate::{Directory, Process, binary, free_port};
+use crate::server::{STOP_LIMIT, four_letter_word_to};
+use crate::{Directory, Network, Process, binary, free_port};
 
 /// How long members may take to agree on a leader, or one of them to be brought up to date.
 pub const SERVICE_LIMIT: Duration = Duration::from_secs(40);
@@ -30,6 +30,7 @@ struct Member {
 pub struct Ensemble {
     members: Vec<Member>,
     settings: String,
+    network: Option<Network>,
     directory: Directory,
 }
 
@@ -53,16 +54,26 @@ impl Ensemble {
 
     /// Chooses ports and directories, and starts nobody.
     pub fn configure(voters: u8, observers: u8, settings: &str) -> Ensemble {
+        Ensemble::configure_on(None, voters, observers, settings)
+    }
+
+    /// The same with every member in a node of a network; loopback where there is none.
+    pub fn configure_on(
+        network: Option<Network>,
+        voters: u8,
+        observers: u8,
+        settings: &str,
+    ) -> Ensemble {
         let directory = Directory::new();
         let member = |id: u8| {
+            let host = host_of(&network, id);
             let (client_port, quorum, election) = (free_port(), free_port(), free_port());
             let role = if id > voters { ":observer" } else { "" };
-            let line =
-                format!("server.{id}=127.0.0.1:{quorum}:{election}{role};127.0.0.1:{client_port}");
+            let line = format!("server.{id}={host}:{quorum}:{election}{role};{host}:{client_port}");
             Member { id, client_port, line, settings: String::new(), process: None }
         };
         let members: Vec<Member> = (1..=voters + observers).map(member).collect();
-        Ensemble { members, settings: settings.to_string(), directory }
+        Ensemble { members, settings: settings.to_string(), network, directory }
     }
 
     /// The ids of all members, voters first.
@@ -94,7 +105,12 @@ impl Ensemble {
 
     /// `HOST:PORT` of a member for clients.
     pub fn address(&self, id: u8) -> String {
-        format!("127.0.0.1:{}", self.member(id).client_port)
+        format!("{}:{}", host_of(&self.network, id), self.member(id).client_port)
+    }
+
+    /// Its network, if it is not on loopback.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
     }
 
     /// All members for a client.
@@ -135,6 +151,9 @@ impl Ensemble {
         std::fs::write(&file, configuration).expect("the same");
         let mut command = Command::new(binary("znoded"));
         command.args(arguments).arg(file);
+        if let Some(network) = &self.network {
+            network.put(id, &mut command);
+        }
         let log = self.directory.join(format!("{id}.log"));
         self.members[usize::from(id) - 1].process = Some(Process::spawn(&mut command, &log));
     }
@@ -170,7 +189,7 @@ impl Ensemble {
 
     /// Whether a member serves clients.
     pub fn is_serving(&self, id: u8) -> bool {
-        is_serving(self.member(id).client_port)
+        self.word(id, "srvr").is_some_and(|answer| answer.contains("Mode: "))
     }
 
     /// # Panics
@@ -182,7 +201,7 @@ impl Ensemble {
 
     /// A four-letter word's answer.
     pub fn word(&self, id: u8, word: &str) -> Option<String> {
-        four_letter_word(self.member(id).client_port, word)
+        four_letter_word_to(&self.address(id), word)
     }
 
     /// One value of a member's `mntr`.
@@ -233,4 +252,8 @@ impl Ensemble {
         let log = self.directory.join(format!("{id}.log"));
         String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
     }
+}
+
+fn host_of(network: &Option<Network>, id: u8) -> String {
+    network.as_ref().map_or("127.0.0.1".into(), |network| network.address(id))
 }

@@ -18,7 +18,13 @@ done
 umount --lazy "$REAPER_MOUNTPOINT" || fusermount3 -u -z "$REAPER_MOUNTPOINT"
 "#;
 
-/// Removes one mount once the test process is gone.
+/// The same for network namespaces; what runs in them goes with the test's threads.
+const NETWORK_SCRIPT: &str = r#"
+read -r _
+for namespace in /run/netns/"$REAPER_PREFIX"-*; do ip netns del "${namespace##*/}"; done
+"#;
+
+/// Removes one mount, or the namespaces of one network, once the test process is gone.
 #[derive(Debug)]
 pub struct Reaper {
     shell: Child,
@@ -28,7 +34,19 @@ impl Reaper {
     /// Starts watching over what is, or will be, mounted at `mountpoint`.
     pub fn of(mountpoint: &Path) -> Reaper {
         let mut command = Command::new("sh");
-        command.arg("-c").arg(SCRIPT).env("REAPER_MOUNTPOINT", mountpoint).process_group(0);
+        command.arg("-c").arg(SCRIPT).env("REAPER_MOUNTPOINT", mountpoint);
+        Reaper::start(&mut command)
+    }
+
+    /// Starts watching over the network namespaces whose names begin with `prefix`.
+    pub fn of_network(prefix: &str) -> Reaper {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(NETWORK_SCRIPT).env("REAPER_PREFIX", prefix);
+        Reaper::start(&mut command)
+    }
+
+    fn start(command: &mut Command) -> Reaper {
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Reaper { shell: command.spawn().expect("a shell") }
     }

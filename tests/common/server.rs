@@ -13,6 +13,9 @@ use crate::{Directory, Process, binary, free_port};
 /// How long a server may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long the answer to a four-letter word is waited for.
+const WORD_LIMIT: Duration = Duration::from_millis(500);
+
 /// How long a server may take to end when asked to.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -168,8 +171,14 @@ impl Server for DebianZooKeeper {
 
 /// Sends a four-letter word and returns the answer; `None` if nobody answers.
 pub fn four_letter_word(port: u16, word: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+    four_letter_word_to(&format!("127.0.0.1:{port}"), word)
+}
+
+/// The same for `IP:PORT`.
+pub fn four_letter_word_to(address: &str, word: &str) -> Option<String> {
+    let address = address.parse().ok()?;
+    let mut stream = TcpStream::connect_timeout(&address, WORD_LIMIT).ok()?;
+    stream.set_read_timeout(Some(WORD_LIMIT)).ok()?;
     stream.write_all(word.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

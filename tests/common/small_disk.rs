@@ -6,20 +6,24 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A mounted tmpfs, unmounted at the end.
+use crate::reaper::Reaper;
+
+/// A mounted tmpfs, unmounted at the end, also behind a test that was killed.
 #[derive(Debug)]
 pub struct SmallDisk {
     path: PathBuf,
+    _reaper: Reaper,
 }
 
 impl SmallDisk {
     /// Mounts one of `megabytes` on a directory, which is made if need be.
     pub fn mount(path: &Path, megabytes: u64) -> SmallDisk {
         std::fs::create_dir_all(path).expect("a directory of the test's own");
+        let reaper = Reaper::of(path);
         let options = format!("size={megabytes}m");
         let (kind, flags) = (Some("tmpfs"), MsFlags::empty());
         mount(kind, path, kind, flags, Some(options.as_str())).expect("a tmpfs: tests run as root");
-        SmallDisk { path: path.to_path_buf() }
+        SmallDisk { path: path.to_path_buf(), _reaper: reaper }
     }
 
     fn ballast(&self) -> PathBuf {

@@ -1,9 +1,10 @@
-//! Three and four real replicas on loopback: they form an ensemble, keep what they acknowledged
+//! Real replicas, on loopback or in a network of their own: they form an ensemble, keep what they acknowledged
 //! through kills of a minority, refuse when the majority is gone, and bring up to date who comes
 //! late or empty.
 
 mod catching_up;
 mod chaos;
+mod come_and_go;
 mod failover;
 mod forming;
 mod full_disk;
