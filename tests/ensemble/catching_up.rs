@@ -97,12 +97,12 @@ fn a_wiped_follower_and_observer_get_a_snapshot_and_keep_it() {
 }
 
 #[test]
-fn a_snapshot_taken_by_a_follower_while_writes_go_on_misses_none() {
+fn zookeeper_3104_item_8_a_snapshot_taken_by_a_follower_while_writes_go_on_misses_none() {
     wiped_follower_gets_a_snapshot(true);
 }
 
 #[test]
-fn a_wiped_follower_does_not_vote_before_it_is_up_to_date() {
+fn nuraft_185_item_45_a_wiped_follower_does_not_vote_before_it_is_up_to_date() {
     let mut ensemble = Ensemble::start(3, 0);
     let runtime = Runtime::new().expect("a runtime");
     let wiped = ensemble.follower();

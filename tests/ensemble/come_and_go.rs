@@ -73,7 +73,7 @@ async fn stats_at(address: &str) -> BTreeMap<String, Stat> {
 }
 
 #[test]
-fn members_that_come_and_go_at_random_lose_nothing_and_stay_alike() {
+fn etcd_13766_and_13854_item_37_members_that_come_and_go_at_random_stay_alike() {
     let mut random = Random::announced();
     let settings = "tickTime=400\ninitLimit=20\nsyncLimit=4\nmaxSessionTimeout=60000\n\
                     snapCount=1000\n";

@@ -9,6 +9,7 @@ mod failover;
 mod forming;
 mod full_disk;
 mod kazoo;
+mod known_failures;
 mod load;
 mod network_backup;
 mod no_quorum;

@@ -45,7 +45,7 @@ fn a_session_and_its_ephemerals_survive_the_death_of_the_leader_and_of_its_own_m
 }
 
 #[test]
-fn a_client_that_falls_silent_at_a_follower_expires_and_one_that_reads_there_does_not() {
+fn clickhouse_121361_item_44_a_client_that_only_reads_at_a_follower_does_not_expire() {
     let ensemble = Ensemble::start_with(3, 0, "tickTime=500\n");
     let runtime = Runtime::new().expect("a runtime");
     let follower = ensemble.follower();
@@ -82,7 +82,7 @@ fn a_client_that_falls_silent_at_a_follower_expires_and_one_that_reads_there_doe
 }
 
 #[test]
-fn a_session_that_has_moved_is_not_written_to_through_its_former_member() {
+fn zookeeper_710_item_34_a_session_that_has_moved_is_not_written_to_through_its_former_member() {
     let ensemble = Ensemble::start(3, 0);
     let request = |session_id, password| ConnectRequest {
         protocol_version: 0,

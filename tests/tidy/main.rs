@@ -144,3 +144,40 @@ fn the_documents_name_only_scripts_and_pages_that_exist() {
     }
     assert_none("a newcomer follows the documents word by word", findings);
 }
+
+/// Failures on the list.
+const KNOWN_FAILURES: usize = 46;
+
+#[test]
+fn every_known_failure_has_its_tests() {
+    let (mut findings, mut listed) = (Vec::new(), 0);
+    for row in read("tests/KNOWN_FAILURES.md").lines() {
+        let Some(number) = row.split('|').nth(1).and_then(|cell| cell.trim().parse::<usize>().ok())
+        else {
+            continue;
+        };
+        listed += 1;
+        assert_eq!(number, listed, "the list is in order");
+        let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            findings.push(format!("item {number}: no test"));
+        }
+        for pair in names.chunks(2) {
+            let [file, test] = pair else {
+                findings.push(format!("item {number}: a file without a test"));
+                continue;
+            };
+            let is_there = source_directory().join(file).exists()
+                && read(file).lines().zip(read(file).lines().skip(1)).any(|(above, line)| {
+                    let is_test = above.trim().starts_with("#[test]")
+                        || above.trim().starts_with("#[tokio::test");
+                    is_test && line.contains(&format!("fn {test}("))
+                });
+            if !is_there {
+                findings.push(format!("item {number}: {file} has no test {test}"));
+            }
+        }
+    }
+    assert_eq!(listed, KNOWN_FAILURES);
+    assert_none("what broke others is tested here", findings);
+}

@@ -149,7 +149,7 @@ async fn strangers_are_refused_and_told_why() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_costs_bounded_memory_and_then_its_link() {
+async fn zookeeper_2201_item_32_a_peer_that_does_not_read_costs_bounded_memory_and_then_its_link() {
     let mut one = replica(1, ENSEMBLE, 64 << 10).await;
     let peers = HashMap::from([(ServerId(2), vec![])]);
     one.links.set_peers(peers);

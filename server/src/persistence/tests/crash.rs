@@ -85,7 +85,7 @@ fn a_crash_while_a_snapshot_replaces_the_history_leaves_the_old_or_the_new() {
 }
 
 #[test]
-fn a_crash_during_a_change_of_epoch_leaves_the_old_or_the_new() {
+fn zookeeper_2307_item_29_a_crash_during_a_change_of_epoch_leaves_the_old_or_the_new() {
     cut_power_everywhere(&[Step::Epoch, Step::Epoch, Step::Epoch], 32);
 }
 

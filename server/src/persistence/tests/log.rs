@@ -198,3 +198,41 @@ fn a_reset_empties_the_log_for_an_installed_snapshot() {
     let (log, _) = TxnLog::open(shared(&disk), options).unwrap();
     assert_eq!((log.base(), counters(&log).unwrap()), (zxid(500), vec![501, 502]));
 }
+
+#[test]
+fn zookeeper_2846_item_10_who_reads_a_log_with_a_truncated_past_sees_one_history() {
+    let disk = MemoryDisk::new(7);
+    let mut log = open_log(&disk).unwrap();
+    append_each(&mut log, 1..=60);
+    for (epoch, cut) in [(2, 30), (3, 30), (4, 25)] {
+        let before = log.reader();
+        log.truncate_to(zxid(cut)).unwrap();
+        for counter in 1..=20 {
+            log.append(Zxid::new(Epoch(epoch), counter), &payload(counter)).unwrap();
+            log.write_and_sync().unwrap();
+        }
+        let expected: Vec<Zxid> = (11..=cut)
+            .map(zxid)
+            .chain((1..=20).map(|counter| Zxid::new(Epoch(epoch), counter)))
+            .collect();
+        // Also whoever began to read before, and whoever starts anew.
+        let again = open_log(&disk).unwrap();
+        for reader in [&before, &log.reader(), &again.reader()] {
+            let found: Vec<Zxid> =
+                reader.read_after(zxid(10)).unwrap().map(|record| record.unwrap().0).collect();
+            assert_eq!(found, expected, "epoch {epoch}");
+        }
+        log = again;
+    }
+}
+
+#[test]
+fn nuraft_668_item_45_an_emptied_log_ends_where_its_snapshot_does_and_not_at_zero() {
+    let disk = MemoryDisk::new(1);
+    let mut log = open_log(&disk).unwrap();
+    append_each(&mut log, 1..=100);
+    log.reset(1, Zxid::new(Epoch(3), 7)).unwrap();
+    assert_eq!(log.last_zxid(), Zxid::new(Epoch(3), 7));
+    // What comes next must continue it.
+    assert!(log.append(zxid(101), &payload(101)).is_err());
+}

@@ -222,7 +222,7 @@ fn without_snapshots_a_log_from_the_beginning_is_enough() {
 }
 
 #[test]
-fn zookeeper_4837_a_truncation_undoes_newer_snapshots() {
+fn zookeeper_4837_item_26_a_truncation_undoes_newer_snapshots() {
     let disk = MemoryDisk::new(1);
     let mut parts = sample(&disk);
     // Named 35, but made while 36 to 45 were applied.

@@ -58,7 +58,7 @@ fn closing_takes_applied_and_prepared_ephemerals_but_not_deleted_ones() {
 }
 
 #[test]
-fn the_list_of_a_sessions_ephemerals_stays_within_a_record_of_the_log() {
+fn zookeeper_3496_and_4306_item_35_a_closing_with_all_its_ephemerals_fits_into_the_log() {
     // ZOOKEEPER-3496, -4306: whatever a session creates, its closing can be written and read.
     let mut replica = TestReplica::new();
     let name = "n".repeat(1 << 20);
@@ -91,7 +91,7 @@ fn the_list_of_a_sessions_ephemerals_stays_within_a_record_of_the_log() {
 }
 
 #[test]
-fn nothing_of_a_session_is_taken_behind_its_closing() {
+fn clickhouse_65198_item_43_nothing_of_a_session_is_taken_behind_its_closing() {
     let mut replica = TestReplica::new();
     replica.close_session(SESSION);
     for step in ["prepared", "applied"] {
@@ -106,7 +106,7 @@ fn nothing_of_a_session_is_taken_behind_its_closing() {
 }
 
 #[test]
-fn an_ephemeral_created_just_before_the_closing_goes_and_both_are_answered() {
+fn zookeeper_3471_item_27_an_ephemeral_created_just_before_the_closing_goes() {
     let mut replica = TestReplica::new();
     replica.prepare_as(SESSION, &create_mode("/e", Ephemeral));
     replica.close_session(SESSION);

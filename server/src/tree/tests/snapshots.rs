@@ -82,7 +82,7 @@ fn blocks_that_end_early_are_no_snapshot() {
 }
 
 #[test]
-fn znodes_created_behind_the_cursor_and_deleted_before_it_are_settled_by_replay() {
+fn zookeeper_3145_item_22_a_closing_that_finds_its_znodes_gone_still_moves_the_parents_pzxid() {
     // ZOOKEEPER-3145: the parent's pzxid must come out right although neither creation nor deletion
     // finds anything to do.
     let mut replica = TestReplica::new();
@@ -132,7 +132,7 @@ fn a_znode_whose_parents_number_was_taken_by_another_is_left_out() {
 }
 
 #[test]
-fn sessions_that_come_and_go_while_they_are_written_are_settled_by_replay() {
+fn zookeeper_3144_item_21_sessions_that_come_and_go_during_a_snapshot_are_settled_by_replay() {
     // ZOOKEEPER-3144.
     let mut replica = TestReplica::new();
     for number in 0..600 {
@@ -152,6 +152,87 @@ fn sessions_that_come_and_go_while_they_are_written_are_settled_by_replay() {
     let mut restored = restore(vec![block]).unwrap();
     for txn in replica.log.iter().filter(|txn| txn.zxid > from) {
         restored.apply(txn, &mut |_| {});
+    }
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+/// What a fuzzy snapshot makes of a replica's writes: it begins, then `write` is done between any two
+/// of its blocks, and what the log has behind its beginning is replayed.
+fn snapshot_among(
+    replica: &mut TestReplica,
+    mut write: impl FnMut(&mut TestReplica, usize),
+) -> DataTree {
+    let mut cursor = SnapshotCursor::new(&replica.tree);
+    let from = cursor.zxid();
+    let mut block = Vec::new();
+    let mut number = 0;
+    loop {
+        write(replica, number);
+        number += 1;
+        if !replica.tree.snapshot_block(&mut cursor, 1, &mut block) {
+            break;
+        }
+    }
+    let mut restored = restore(vec![block]).unwrap();
+    for txn in replica.log.iter().filter(|txn| txn.zxid > from) {
+        restored.apply(txn, &mut |_| {});
+    }
+    restored
+}
+
+fn replica_with_children() -> TestReplica {
+    let mut replica = TestReplica::new();
+    replica.make("/p");
+    for number in 0..30 {
+        replica.make(&format!("/p/{number}"));
+    }
+    replica
+}
+
+#[test]
+fn zookeeper_3127_item_20_a_multi_that_a_snapshot_caught_in_part_is_made_whole() {
+    let mut replica = replica_with_children();
+    let restored = snapshot_among(&mut replica, |replica, number| {
+        if number < 30 {
+            let (new, old) = (format!("/new-{number}"), format!("/p/{number}"));
+            let multi = vec![create_mode(&new, Persistent), delete(&old)];
+            replica.write(&Request::Multi(multi)).unwrap();
+        }
+    });
+    assert_eq!(restored.digest(), replica.tree.digest());
+    assert!(restored.node("/new-29").is_some() && restored.node("/p/29").is_none());
+    assert_eq!(restored.last_applied(), replica.last_zxid());
+}
+
+#[test]
+fn zookeeper_3249_item_23_replay_of_what_a_snapshot_holds_already_changes_no_stat() {
+    let mut replica = replica_with_children();
+    let restored = snapshot_among(&mut replica, |replica, number| {
+        if number == 0 {
+            for child in 0..20 {
+                replica.make(&format!("/p/again-{child}"));
+                replica.write(&delete(&format!("/p/{child}"))).unwrap();
+                replica.write(&delete(&format!("/p/again-{child}"))).unwrap();
+            }
+        }
+    });
+    assert_eq!(restored.node("/p").unwrap().stat(), replica.tree.node("/p").unwrap().stat());
+    assert_eq!(restored.digest(), replica.tree.digest());
+}
+
+#[test]
+fn zookeeper_3306_item_24_an_acl_that_is_new_while_a_snapshot_is_written_is_there_behind_it() {
+    let mut replica = replica_with_children();
+    let restored = snapshot_among(&mut replica, |replica, number| {
+        if number < 40 {
+            let list = acl(&format!("digest:user{number}:h=:rwcda"));
+            replica.write(&create_with(&format!("/owned-{number}"), Persistent, list)).unwrap();
+        }
+    });
+    for number in 0..40 {
+        let path = format!("/owned-{number}");
+        let (restored, original) = (restored.node(&path), replica.tree.node(&path));
+        assert_eq!(restored.unwrap().acl(), original.unwrap().acl(), "{path}");
     }
     assert_eq!(restored.digest(), replica.tree.digest());
 }

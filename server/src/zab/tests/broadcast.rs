@@ -162,7 +162,7 @@ fn leader_resigns_when_the_epoch_has_no_zxid_left() {
 
 /// ZOOKEEPER-4712: nothing from the old term takes effect.
 #[test]
-fn transactions_of_a_lost_leadership_are_dropped() {
+fn zookeeper_4712_item_28_transactions_of_a_lost_leadership_are_dropped() {
     let mut leader = Replica::with_history(3, 3, 0);
     leader.establish();
     let effects = leader.step(Event::Disconnected(ConnectionId(1)));

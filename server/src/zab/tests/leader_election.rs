@@ -155,7 +155,7 @@ fn operator_can_vouch_for_empty_replicas() {
 
 /// "Join when a quorum of such votes name the same leader and the leader itself has said LEADING."
 #[test]
-fn latecomer_joins_a_leader_that_says_it_leads() {
+fn zookeeper_1818_and_1732_item_30_latecomer_joins_a_leader_that_says_it_leads() {
     let mut replica = Replica::with_history(1, 3, 0);
     replica.step(Event::Start);
     replica.hear(2, settled(PeerState::Following, 40, 3));

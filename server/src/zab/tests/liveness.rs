@@ -96,7 +96,7 @@ fn learner_tries_again_while_the_leader_does_not_listen_yet() {
 /// ZOOKEEPER-3109: a voter changes its mind just before the leader activates; ZooKeeper's leader
 /// waits initLimit.
 #[test]
-fn leader_that_nobody_comes_to_gives_up_before_init_limit() {
+fn zookeeper_3109_item_31_leader_that_nobody_comes_to_gives_up_before_init_limit() {
     let mut leader = Replica::with_history(3, 3, 0);
     leader.elect();
     let elsewhere = Vote { epoch: Epoch(1), zxid: zxid(1, 3), leader: server(2) };
@@ -174,7 +174,7 @@ fn successor_leads_and_the_others_follow_without_an_election() {
 
 /// ZOOKEEPER-1366: time is what the driver's monotonic clock says, and it never goes back.
 #[test]
-fn clock_that_goes_back_changes_nothing() {
+fn zookeeper_1366_item_33_clock_that_goes_back_changes_nothing() {
     let mut replica = Replica::with_history(1, 3, 0);
     replica.follow_to_broadcast();
     let deadline = replica.zab.deadline();

@@ -4,6 +4,7 @@
 mod broadcast;
 mod discovery;
 mod full_disk;
+mod known_failures;
 mod leader_election;
 mod liveness;
 mod reconfiguration;

@@ -19,7 +19,7 @@ fn ping(effects: &[Effect]) -> Option<u64> {
 
 /// ZOOKEEPER-1675: a deposed leader must not answer.
 #[test]
-fn sync_is_answered_once_a_quorum_confirms_the_leader() {
+fn zookeeper_1675_item_36_sync_is_answered_once_a_quorum_confirms_the_leader() {
     let mut leader = Replica::with_history(3, 3, 0);
     leader.establish();
     let effects = leader.packet(1, Packet::Sync { token: 5 });

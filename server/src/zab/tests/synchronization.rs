@@ -4,7 +4,7 @@
 use super::*;
 
 /// A leader of epoch 2 whose log is 1.1 to 1.5 in memory.
-fn leader_with_window() -> Replica {
+pub(super) fn leader_with_window() -> Replica {
     let mut replica = Replica::new(3, 3, 1, &recovered(1, 1, Zxid::ZERO, Zxid::ZERO));
     replica.follow(2);
     replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
@@ -23,7 +23,7 @@ fn leader_with_window() -> Replica {
 }
 
 /// What the leader sends to follower 1 whose log ends here.
-fn sync_with(leader: &mut Replica, last: Zxid) -> Vec<Packet> {
+pub(super) fn sync_with(leader: &mut Replica, last: Zxid) -> Vec<Packet> {
     leader.learner_connects(1);
     leader.packet_and_sync(1, Packet::FollowerInfo(learner_info(2)));
     let ack = AckEpoch::forged(Epoch(1), last);
@@ -60,7 +60,7 @@ fn follower_ahead_is_truncated_to_the_end() {
 }
 
 #[test]
-fn unknown_tail_is_cut_at_the_greatest_common_entry() {
+fn zookeeper_1154_and_1156_item_13_unknown_tail_is_cut_at_the_greatest_common_entry() {
     let mut leader = leader_with_window();
     sync_with(&mut leader, zxid(1, 5));
     leader.packet_and_sync(1, Packet::Ack(Ack::forged(zxid(3, 0))));
@@ -190,7 +190,7 @@ fn follower() -> Replica {
 /// ZOOKEEPER-3911, -4646: history and then currentEpoch are on disk before NEWLEADER is
 /// acknowledged. ZOOKEEPER-4643: in that order.
 #[test]
-fn new_leader_is_acknowledged_when_history_and_epoch_are_on_disk() {
+fn zookeeper_3911_and_4646_item_1_new_leader_is_acknowledged_when_all_is_on_disk() {
     let mut replica = follower();
     replica.packet(9, Packet::Diff { zxid: zxid(1, 3) });
     let history = replica.packet(9, proposal(&[entry(1, 4)]));
@@ -205,7 +205,7 @@ fn new_leader_is_acknowledged_when_history_and_epoch_are_on_disk() {
 
 /// ZOOKEEPER-4394: a COMMIT may come between NEWLEADER and UPTODATE.
 #[test]
-fn commit_before_up_to_date_is_kept_for_it() {
+fn zookeeper_4394_item_4_commit_before_up_to_date_is_kept_for_it() {
     let mut replica = follower();
     replica.packet(9, Packet::Diff { zxid: zxid(1, 3) });
     replica.packet_and_sync(9, Packet::NewLeader { epoch: Epoch(2) });
@@ -260,7 +260,7 @@ fn truncation_below_what_is_committed_halts_the_replica() {
 /// ZOOKEEPER-3642, -2872: after a SNAP nothing of the old log remains and nothing is acknowledged
 /// before it is installed.
 #[test]
-fn snapshot_replaces_log_and_tree() {
+fn zookeeper_2872_item_7_snapshot_replaces_log_and_tree_before_it_counts() {
     let mut replica = follower();
     let configuration = Ensemble::default();
     let install = replica.packet(9, Packet::Snap { zxid: zxid(1, 8), configuration });
