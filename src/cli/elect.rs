@@ -47,7 +47,7 @@ pub struct Elect {
     #[arg(long, conflicts_with_all = ["command", "name"])]
     observe: bool,
     /// With --observe: print who leads now, and end
-    #[arg(long, requires = "observe")]
+    #[arg(long, requires = "observe", conflicts_with_all = ["command", "name"])]
     once: bool,
     /// The name that observers see [default: HOST:PID:CMD]
     #[arg(long)]
