@@ -85,6 +85,8 @@ Mount options (-o, separated by commas; - and _ are alike):
   connect_timeout=SECS     how long to wait for the first server to answer (10)
   nonempty                 mount over a directory that has entries
   strict_chmod             fail a chmod that cannot be kept, instead of accepting and dropping it
+  nocache                  keep nothing that servers have answered: every look asks them
+  cache_size=BYTES         how much of files' contents is kept in memory, as in 512K or 1G (64M)
   noexec                   do not run programs from the mount
   fsname=NAME              the source that /proc/mounts shows (the server list)
   subtype=NAME             the type it shows is fuse.NAME (znodefs)

@@ -47,6 +47,13 @@ pub struct Change {
     pub zxid: Option<Zxid>,
 }
 
+impl Change {
+    /// Whether a name comes or goes by it.
+    pub fn is_of_names(&self) -> bool {
+        self.happening != Happening::Changed
+    }
+}
+
 /// A change that it was decided about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
@@ -54,6 +61,8 @@ pub struct Decided {
     pub change: Change,
     /// Whether it was made through this mount.
     pub is_own: bool,
+    /// Whether that was unknown when the event came.
+    pub was_uncertain: bool,
 }
 
 /// One thing that a write of ours does if it succeeds.
@@ -94,6 +103,7 @@ struct Write {
 struct Held {
     change: Change,
     decision: Option<bool>,
+    was_uncertain: bool,
 }
 
 /// Decides about events.
@@ -124,11 +134,12 @@ impl EchoFilter {
 
     /// An event came. Whatever can be decided goes to `decided`.
     pub fn event(&mut self, change: Change, decided: &mut Vec<Decided>) {
-        let decision = (!self.may_be_own(&change)).then_some(false);
-        if decision.is_some() && self.held.is_empty() {
-            decided.push(Decided { change, is_own: false });
+        let was_uncertain = self.may_be_own(&change);
+        if !was_uncertain && self.held.is_empty() {
+            decided.push(Decided { change, is_own: false, was_uncertain });
         } else {
-            self.held.push_back(Held { change, decision });
+            let decision = (!was_uncertain).then_some(false);
+            self.held.push_back(Held { change, decision, was_uncertain });
         }
     }
 
@@ -160,7 +171,8 @@ impl EchoFilter {
         self.answered(request_id, None, decided);
     }
 
-    fn may_be_own(&self, change: &Change) -> bool {
+    /// Whether a write under way could be the cause of a change.
+    pub fn may_be_own(&self, change: &Change) -> bool {
         let mut effects = self.writes.iter().flat_map(|write| &write.effects);
         effects.any(|effect| effect.causes(change))
     }
@@ -176,8 +188,8 @@ impl EchoFilter {
             }
         }
         while let Some(first) = self.held.pop_front_if(|first| first.decision.is_some()) {
-            let is_own = first.decision == Some(true);
-            decided.push(Decided { change: first.change, is_own });
+            let Held { change, decision, was_uncertain } = first;
+            decided.push(Decided { change, is_own: decision == Some(true), was_uncertain });
         }
     }
 }

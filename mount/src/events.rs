@@ -50,11 +50,13 @@ impl EventStream {
     fn take_event(&self, event: &WatchedEvent) {
         let Some(happening) = Happening::of(event.event_type) else { return };
         let change = Change { path: event.path.clone(), happening, zxid: event.zxid };
-        if let Some(filesystem) = self.filesystem() {
-            filesystem.change_arrived(&change);
-        }
         let mut decided = Vec::new();
-        self.filter.lock().event(change, &mut decided);
+        let mut filter = self.filter.lock();
+        if let Some(filesystem) = self.filesystem() {
+            filesystem.change_arrived(&change, filter.may_be_own(&change));
+        }
+        filter.event(change, &mut decided);
+        drop(filter);
         self.pass_on(decided);
     }
 

@@ -24,6 +24,7 @@ mod status;
 mod test_tree;
 #[cfg(test)]
 mod tests;
+mod validity;
 mod xattr;
 
 use std::ffi::OsStr;
@@ -57,6 +58,7 @@ pub use lifetime::Ending;
 pub use locking::Closing;
 pub use rename::RenameKind;
 pub use status::Statistics;
+pub use validity::Validity;
 
 /// What a program should read or write at once, in bytes.
 const BLOCK_SIZE: u32 = 128 * 1024;
@@ -101,6 +103,7 @@ pub struct Filesystem {
     statistics: Statistics,
     size: directories::TreeSize,
     remote: remote::RemoteState,
+    caching: validity::Caching,
     /// Whether it was said that some names cannot be shown.
     unshown_told: AtomicBool,
 }
@@ -147,6 +150,7 @@ impl Filesystem {
             statistics: Statistics::default(),
             size: directories::TreeSize::default(),
             remote: remote::RemoteState::default(),
+            caching: validity::Caching::new(options.cached_bytes_max),
             unshown_told: AtomicBool::new(false),
         }
     }
@@ -428,6 +432,30 @@ impl Filesystem {
         let kind = if directory { FileType::Directory } else { FileType::RegularFile };
         let time = time_of(stat.mtime);
         FileAttr { size, blocks, nlink, ..self.attributes_of(inode.number, kind, perm, time) }
+    }
+
+    /// Stand for a name under which there is nothing.
+    pub fn no_attributes() -> FileAttr {
+        let time = SystemTime::UNIX_EPOCH;
+        let kind = FileType::RegularFile;
+        let (size, blocks, rdev) = (0, 0, 0);
+        FileAttr {
+            ino: INodeNo(0),
+            size,
+            blocks,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: time,
+            kind,
+            perm: 0,
+            nlink: 0,
+            uid: 0,
+            gid: 0,
+            rdev,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
     }
 
     fn attributes_of(&self, number: u64, kind: FileType, perm: u16, time: SystemTime) -> FileAttr {

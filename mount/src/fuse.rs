@@ -1,7 +1,7 @@
 //! The kernel's side: decodes a request, calls the file system, replies. Nothing is decided here,
 //! and nothing ever waits: what has to wait becomes a task that replies.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ use znodefs::recipe::LockMode;
 
 use crate::caller::Caller;
 use crate::filesystem::{
-    AttributeChange, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, WrittenNow,
+    AttributeChange, Entry, Filesystem, Opened, ReadNow, RenameKind, Space, Validity, WrittenNow,
 };
 use crate::lock_table::LockKey;
 use crate::locks::{LockRequest, Obstacle};
@@ -29,8 +29,14 @@ use crate::naming::NAME_LENGTH_MAX;
 use crate::recent_lookups::RecentLookups;
 use crate::replay::HELPER_HANDLE;
 
-/// How long the kernel may keep names and attributes: not at all, since it is not told of changes.
-const VALIDITY: Duration = Duration::ZERO;
+/// For answers that the kernel may not keep.
+const NOT_KEPT: Duration = Duration::ZERO;
+
+/// How long a lookup answers the getattr behind it.
+const LOOKUP_AGE_MAX: Duration = Duration::from_millis(5);
+
+/// How long an open answers the getattr behind it.
+const OPEN_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The largest write in one request: a whole value.
 const WRITE_LENGTH_MAX: u32 = 1 << 20;
@@ -39,13 +45,23 @@ const WRITE_LENGTH_MAX: u32 = 1 << 20;
 pub struct Adapter {
     filesystem: Arc<Filesystem>,
     lookups: Arc<RecentLookups>,
+    opens: Arc<RecentLookups>,
     runtime: Handle,
+}
+
+/// What a lookup came to.
+enum Looked {
+    Found(Entry, Validity),
+    /// There is nothing under the name, and for so long that may be kept.
+    Absent(Duration),
 }
 
 impl Adapter {
     /// Serves a file system with the tasks of a runtime.
     pub fn new(filesystem: Arc<Filesystem>, runtime: Handle) -> Adapter {
-        Adapter { filesystem, lookups: Arc::default(), runtime }
+        let lookups = Arc::new(RecentLookups::new(LOOKUP_AGE_MAX));
+        let opens = Arc::new(RecentLookups::new(OPEN_AGE_MAX));
+        Adapter { filesystem, lookups, opens, runtime }
     }
 
     /// Answers with what some work comes to: at once when nothing has to be waited for, else from a
@@ -61,8 +77,13 @@ impl Adapter {
         F: Future<Output = Result<T, Errno>> + Send + 'static,
     {
         self.filesystem.statistics().requests.fetch_add(1, Ordering::Relaxed);
-        let work = work(self.filesystem.clone());
-        self.start(async move { respond(reply, work.await) });
+        let filesystem = self.filesystem.clone();
+        let work = work(filesystem.clone());
+        self.start(async move {
+            let result = work.await;
+            filesystem.before_answer();
+            respond(reply, result);
+        });
     }
 
     /// Whether a request is of the replay helper, which is answered from what is known.
@@ -78,34 +99,65 @@ impl Adapter {
         }
     }
 
-    /// How an entry is told to a thread of the kernel's.
-    fn respond_entry(
+    /// Answers with the entry that some work in a directory comes to.
+    fn answer_entry<F>(
         &self,
         caller: Caller,
-    ) -> impl FnOnce(ReplyEntry, Result<Entry, Errno>) + Send + 'static {
-        let lookups = self.lookups.clone();
-        move |reply, result| match result {
-            Ok(Entry { attributes, generation }) => {
-                lookups.note(caller.thread, attributes.ino.0);
-                reply.entry(&VALIDITY, &attributes, Generation(generation));
+        (parent, name): (u64, &OsStr),
+        reply: ReplyEntry,
+        work: impl FnOnce(Arc<Filesystem>, OsString) -> F,
+    ) where
+        F: Future<Output = Result<Entry, Errno>> + Send + 'static,
+    {
+        let (asked, lookups) = (self.filesystem.asking(), self.lookups.clone());
+        let name = name.to_os_string();
+        let work = |fs: Arc<Filesystem>| {
+            let work = work(fs.clone(), name.clone());
+            async move {
+                match work.await {
+                    Ok(entry) => {
+                        let number = entry.attributes.ino.0;
+                        lookups.note(caller.thread, number, asked);
+                        let validity = fs.entry_validity(asked, parent, &name, number);
+                        Ok(Looked::Found(entry, validity))
+                    }
+                    Err(Errno::ENOENT) => {
+                        Ok(Looked::Absent(fs.absence_validity(asked, parent, &name)))
+                    }
+                    Err(error) => Err(error),
+                }
             }
-            Err(error) => reply.error(error),
+        };
+        self.answer(reply, work, respond_entry);
+    }
+}
+
+fn respond_entry(reply: ReplyEntry, looked: Result<Looked, Errno>) {
+    match looked {
+        Ok(Looked::Found(Entry { attributes, generation }, validity)) => {
+            let Validity { name, attributes: kept } = validity;
+            reply.entry_with_ttls(&kept, &name, &attributes, Generation(generation));
         }
+        Ok(Looked::Absent(NOT_KEPT)) => reply.error(Errno::ENOENT),
+        Ok(Looked::Absent(kept)) => {
+            reply.entry_with_ttls(&NOT_KEPT, &kept, &Filesystem::no_attributes(), Generation(0));
+        }
+        Err(error) => reply.error(error),
     }
 }
 
 fn respond_replayed(reply: ReplyEntry, result: Result<Entry, Errno>) {
     match result {
         Ok(Entry { attributes, generation }) => {
-            reply.entry(&VALIDITY, &attributes, Generation(generation));
+            reply.entry(&NOT_KEPT, &attributes, Generation(generation));
         }
         Err(error) => reply.error(error),
     }
 }
 
-fn respond_attributes(reply: ReplyAttr, result: Result<fuser::FileAttr, Errno>) {
+fn respond_attributes(reply: ReplyAttr, result: Result<(fuser::FileAttr, Duration), Errno>) {
     match result {
-        Ok(attributes) => reply.attr(&VALIDITY, &attributes),
+        Ok((attributes, kept)) => reply.attr(&kept, &attributes),
         Err(error) => reply.error(error),
     }
 }
@@ -181,9 +233,10 @@ impl fuser::Filesystem for Adapter {
         if self.is_replay(request) {
             return respond_replayed(reply, self.filesystem.replayed_lookup(parent.0, name));
         }
-        let (caller, name) = (Caller::of(request), name.to_os_string());
-        let work = |fs: Arc<Filesystem>| async move { fs.lookup(caller, parent.0, &name).await };
-        self.answer(reply, work, self.respond_entry(caller));
+        let caller = Caller::of(request);
+        self.answer_entry(caller, (parent.0, name), reply, move |fs, name| async move {
+            fs.lookup(caller, parent.0, &name).await
+        });
     }
 
     fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
@@ -192,14 +245,22 @@ impl fuser::Filesystem for Adapter {
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         if self.is_replay(request) {
-            return respond_attributes(reply, self.filesystem.replayed_attributes(inode.0));
+            let known = self.filesystem.replayed_attributes(inode.0);
+            return respond_attributes(reply, known.map(|attributes| (attributes, NOT_KEPT)));
         }
-        if self.lookups.take(Caller::of(request).thread, inode.0)
-            && let Some(attributes) = self.filesystem.known_attributes(inode.0)
-        {
-            return reply.attr(&VALIDITY, &attributes);
+        let thread = Caller::of(request).thread;
+        let fs = &self.filesystem;
+        let opened = self.opens.take(thread, inode.0);
+        let is_known = self.lookups.take(thread, inode.0).is_some()
+            || opened.is_some_and(|asked| !fs.attributes_validity(asked, inode.0).is_zero());
+        if is_known && let Some(attributes) = fs.known_attributes(inode.0) {
+            return reply.attr(&NOT_KEPT, &attributes);
         }
-        let work = |fs: Arc<Filesystem>| async move { fs.getattr(inode.0).await };
+        let asked = fs.asking();
+        let work = |fs: Arc<Filesystem>| async move {
+            let attributes = fs.getattr(inode.0).await?;
+            Ok((attributes, fs.attributes_validity(asked, inode.0)))
+        };
         self.answer(reply, work, respond_attributes);
     }
 
@@ -222,13 +283,14 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         if self.is_replay(request) {
-            return respond_attributes(reply, self.filesystem.replayed_attributes(inode.0));
+            let known = self.filesystem.replayed_attributes(inode.0);
+            return respond_attributes(reply, known.map(|attributes| (attributes, NOT_KEPT)));
         }
         let caller = Caller::of(request);
         let change = AttributeChange { mode, uid, gid, size, atime, mtime };
         let handle = handle.map(|handle| handle.0);
         let work = move |fs: Arc<Filesystem>| async move {
-            fs.setattr(caller, inode.0, handle, change).await
+            Ok((fs.setattr(caller, inode.0, handle, change).await?, NOT_KEPT))
         };
         self.answer(reply, work, respond_attributes);
     }
@@ -244,10 +306,10 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let mode = mode & !umask;
-        let (caller, name) = (Caller::of(request), name.to_os_string());
-        let work =
-            move |fs: Arc<Filesystem>| async move { fs.mknod(caller, parent.0, &name, mode).await };
-        self.answer(reply, work, self.respond_entry(caller));
+        let caller = Caller::of(request);
+        self.answer_entry(caller, (parent.0, name), reply, move |fs, name| async move {
+            fs.mknod(caller, parent.0, &name, mode).await
+        });
     }
 
     fn mkdir(
@@ -264,10 +326,10 @@ impl fuser::Filesystem for Adapter {
             return respond_replayed(reply, made);
         }
         let mode = mode & !umask;
-        let (caller, name) = (Caller::of(request), name.to_os_string());
-        let work =
-            move |fs: Arc<Filesystem>| async move { fs.mkdir(caller, parent.0, &name, mode).await };
-        self.answer(reply, work, self.respond_entry(caller));
+        let caller = Caller::of(request);
+        self.answer_entry(caller, (parent.0, name), reply, move |fs, name| async move {
+            fs.mkdir(caller, parent.0, &name, mode).await
+        });
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
@@ -331,8 +393,12 @@ impl fuser::Filesystem for Adapter {
         let caller = Caller::of(request);
         // A later fstat has nothing to do with the lookup before this open.
         self.lookups.take(caller.thread, inode.0);
-        let work =
-            move |fs: Arc<Filesystem>| async move { fs.open(caller, inode.0, flags.0).await };
+        let (opens, asked) = (self.opens.clone(), self.filesystem.asking());
+        let work = move |fs: Arc<Filesystem>| async move {
+            let opened = fs.open(caller, inode.0, flags.0).await?;
+            opens.note(caller.thread, inode.0, asked);
+            Ok(opened)
+        };
         self.answer(reply, work, |reply: ReplyOpen, result| match result {
             Ok(opened) => reply.opened(FileHandle(opened.handle), open_flags(opened)),
             Err(error) => reply.error(error),
@@ -352,7 +418,7 @@ impl fuser::Filesystem for Adapter {
         if self.is_replay(request) {
             return match self.filesystem.replayed_creation(parent.0, name, false) {
                 Ok(Entry { attributes, generation }) => reply.created(
-                    &VALIDITY,
+                    &NOT_KEPT,
                     &attributes,
                     Generation(generation),
                     FileHandle(HELPER_HANDLE),
@@ -369,7 +435,7 @@ impl fuser::Filesystem for Adapter {
         };
         self.answer(reply, work, |reply: ReplyCreate, result| match result {
             Ok((Entry { attributes, generation }, opened)) => reply.created(
-                &VALIDITY,
+                &NOT_KEPT,
                 &attributes,
                 Generation(generation),
                 FileHandle(opened.handle),
@@ -487,9 +553,16 @@ impl fuser::Filesystem for Adapter {
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let caller = Caller::of(request);
         self.lookups.take(caller.thread, inode.0);
-        let work = move |fs: Arc<Filesystem>| async move { fs.opendir(caller, inode.0).await };
+        let (opens, asked) = (self.opens.clone(), self.filesystem.asking());
+        let work = move |fs: Arc<Filesystem>| async move {
+            let handle = fs.opendir(caller, inode.0).await?;
+            opens.note(caller.thread, inode.0, asked);
+            let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+            let is_kept = fs.may_keep_listing(inode.0);
+            Ok((handle, if is_kept { kept } else { FopenFlags::empty() }))
+        };
         self.answer(reply, work, |reply: ReplyOpen, result| match result {
-            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Ok((handle, flags)) => reply.opened(FileHandle(handle), flags),
             Err(error) => reply.error(error),
         });
     }
@@ -509,8 +582,14 @@ impl fuser::Filesystem for Adapter {
                     reply.add(INodeNo(entry.inode), entry.next_offset, entry.kind, &entry.name)
                 })
                 .await;
+            filesystem.before_answer();
             match result {
-                Ok(()) => reply.ok(),
+                Ok(stale) => {
+                    reply.ok();
+                    if let Some(directory) = stale {
+                        tokio::task::spawn_blocking(move || filesystem.forget_listing(directory));
+                    }
+                }
                 Err(error) => reply.error(error),
             }
         });

@@ -360,7 +360,7 @@ fn has_happened(descriptor: &PollFd<'_>) -> bool {
 
 /// Whether a FUSE file system is there that nobody serves.
 fn is_dead_mount(path: &Path) -> bool {
-    let looked = fs::metadata(path);
+    let looked = kernel_mount::look(path);
     looked.is_err_and(|error| error.raw_os_error() == Some(Errno::ENOTCONN as i32))
 }
 

@@ -123,6 +123,21 @@ impl MountIdentity {
     }
 }
 
+/// Asks the file system at `path` whether it answers: what the kernel has kept of it does not count.
+///
+/// # Errors
+/// What statx(2) says: `ENOTCONN` for a FUSE mount whose process is gone.
+pub fn look(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_STATX_FORCE_SYNC | libc::AT_NO_AUTOMOUNT;
+    let mask = libc::STATX_BASIC_STATS;
+    // SAFETY: `path` is a C string and `found` has room for one statx; both outlive the call.
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, mask, found.as_mut_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 impl std::fmt::Display for MountIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}:{}", self.id, self.device.0, self.device.1)

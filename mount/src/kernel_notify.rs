@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 const INVALIDATE_INODE: i32 = 2;
 /// `FUSE_NOTIFY_INVAL_ENTRY`.
 const INVALIDATE_ENTRY: i32 = 3;
+/// `FUSE_EXPIRE_ONLY`, a flag of it.
+const EXPIRE_ONLY: u32 = 1;
 /// `FUSE_NOTIFY_INC_EPOCH`, since Linux 6.16.
 const INCREMENT_EPOCH: i32 = 8;
 
@@ -47,16 +49,29 @@ impl KernelNotifier {
         self.send(INVALIDATE_INODE, &parts.concat())
     }
 
-    /// A name is looked up again. Waits for the directory's lock, so nobody who has to answer a
-    /// request may call it.
+    /// A name, and everything that is known below it, is forgotten. Waits for the directory's lock,
+    /// so nobody who has to answer a request may call it.
     ///
     /// # Errors
     /// `ENOENT` when the kernel has nothing under this name.
     pub fn invalidate_entry(&self, parent: u64, name: &str) -> io::Result<()> {
+        self.send_entry(parent, name, 0)
+    }
+
+    /// A name is looked up again, which leaves alone what is known if that is still so. Waits as
+    /// [`KernelNotifier::invalidate_entry`] does, which it is on Linux before 6.2.
+    ///
+    /// # Errors
+    /// `ENOENT` when the kernel has nothing under this name.
+    pub fn expire_entry(&self, parent: u64, name: &str) -> io::Result<()> {
+        self.send_entry(parent, name, EXPIRE_ONLY)
+    }
+
+    fn send_entry(&self, parent: u64, name: &str, flags: u32) -> io::Result<()> {
         let mut payload = parent.to_ne_bytes().to_vec();
         let length = u32::try_from(name.len()).map_err(io::Error::other)?;
         payload.extend(length.to_ne_bytes());
-        payload.extend(0_u32.to_ne_bytes());
+        payload.extend(flags.to_ne_bytes());
         payload.extend(name.as_bytes());
         payload.push(0);
         self.send(INVALIDATE_ENTRY, &payload)

@@ -38,5 +38,6 @@ pub mod replay;
 pub mod replayer;
 pub mod service;
 pub mod suffix;
+pub mod value_cache;
 
 pub use mounted::{MountError, MountOptions, Mounted, Served, Watching, mount, serve};

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use znodefs::client::{Client, ConnectString};
 use znodefs_mount::events::EventStream;
+use znodefs_mount::mounted::CACHED_BYTES_MAX_DEFAULT;
 use znodefs_mount::replay::ReplayHelper;
 use znodefs_mount::service::Service;
 use znodefs_mount::{MountOptions, Served, Watching};
@@ -389,6 +390,8 @@ fn mount_options(plan: &Plan, servers: &str) -> MountOptions {
         allow_other: options.access == Access::Everyone,
         allow_root: options.access == Access::OwnerAndRoot,
         identities: plan.credentials.iter().map(Credential::identity).collect(),
+        cache: !options.no_cache,
+        cached_bytes_max: options.cache_size.unwrap_or(CACHED_BYTES_MAX_DEFAULT),
         ..MountOptions::new(servers)
     }
 }

@@ -21,6 +21,9 @@ use crate::replay::ReplayHelper;
 use crate::replayer;
 use crate::service::Service;
 
+/// How many bytes of values a mount keeps in its process when nobody says otherwise.
+pub const CACHED_BYTES_MAX_DEFAULT: usize = 64 << 20;
+
 /// How a tree is shown and who may use it.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -42,6 +45,11 @@ pub struct MountOptions {
     /// scheme `("digest", znodefs::acl::digest_id("user:password"))`. Not empty means that the
     /// mount has credentials: chmod then edits the ACL.
     pub identities: Vec<(String, String)>,
+    /// Let the kernel and this process keep what servers have answered, as long as they tell of
+    /// changes.
+    pub cache: bool,
+    /// How many bytes of values are kept in this process at most.
+    pub cached_bytes_max: usize,
     /// The source shown by mount(8) and df(1): the host list.
     pub fs_name: String,
     /// Flags for the kernel (`nosuid`, `nodev`, `noexec`, `noatime`, `auto_unmount`, …). Neither
@@ -61,6 +69,8 @@ impl MountOptions {
             allow_other: false,
             allow_root: false,
             identities: Vec::new(),
+            cache: true,
+            cached_bytes_max: CACHED_BYTES_MAX_DEFAULT,
             fs_name: fs_name.into(),
             kernel_options: Vec::new(),
         }
@@ -160,12 +170,16 @@ pub fn serve(
 ) -> io::Result<Served> {
     let config = options.config();
     let filesystem = Arc::new(Filesystem::new(service, &options));
+    let caches = options.cache && watching.is_some();
     if let Some(Watching { events, helper }) = watching {
         filesystem.start_replay(helper, KernelNotifier::new(device.try_clone()?));
         events.attach(&filesystem);
     }
     let adapter = Adapter::new(filesystem.clone(), runtime.clone());
     let session = fuser::Session::from_fd(adapter, device, config.acl, config)?;
+    if caches {
+        filesystem.start_caching();
+    }
     Served::start(session, filesystem, runtime)
 }
 

@@ -174,7 +174,8 @@ pub fn check_mountpoint(path: &Path, options: &Options) -> Result<PathBuf, Mount
     if path.as_os_str().is_empty() {
         return Err(MountpointError::Empty);
     }
-    // stat(2), and not the statx(2) of fs::metadata, which would set off an automount point.
+    // The statx(2) of fs::metadata would set off an automount point.
+    kernel_mount::look(path).map_err(|error| not_there(path, error))?;
     let found = nix::sys::stat::stat(path).map_err(|error| not_there(path, error.into()))?;
     if found.st_mode & libc::S_IFMT != libc::S_IFDIR {
         return Err(MountpointError::NotADirectory(path.to_owned()));

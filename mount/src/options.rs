@@ -57,6 +57,10 @@ pub struct Options {
     pub credentials: Option<PathBuf>,
     /// `log=`: where log lines go instead of standard error or syslog.
     pub log_file: Option<PathBuf>,
+    /// `nocache`: nothing that servers have answered is kept.
+    pub no_cache: bool,
+    /// `cache_size=`: how many bytes of values the mount keeps at most; its default when absent.
+    pub cache_size: Option<usize>,
     /// `debug`: log every decision.
     pub debug: bool,
 }
@@ -78,6 +82,8 @@ impl Default for Options {
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
             credentials: None,
             log_file: None,
+            no_cache: false,
+            cache_size: None,
             debug: false,
         }
     }
@@ -182,6 +188,8 @@ const KNOWN: &[&str] = &[
     "credentials",
     "log",
     "noexec",
+    "nocache",
+    "cache_size",
     "debug",
 ];
 
@@ -310,6 +318,7 @@ impl Options {
             "nonempty" => self.allow_nonempty = true,
             "strict_chmod" => self.strict_chmod = true,
             "noexec" => self.no_exec = true,
+            "nocache" => self.no_cache = true,
             "debug" => self.debug = true,
             _ => return Err(OptionError::ValueMissing { name, example: example_of(name) }),
         }
@@ -341,6 +350,7 @@ impl Options {
             "timeout" | "session_timeout" => self.session_timeout = seconds(value).map_err(bad)?,
             "connect_timeout" => self.connect_timeout = seconds(value).map_err(bad)?,
             "credentials" => self.credentials = Some(PathBuf::from(value)),
+            "cache_size" => self.cache_size = Some(bytes(value).map_err(bad)?),
             "log" => self.log_file = Some(PathBuf::from(value)),
             _ => return Err(OptionError::ValueUnexpected { name, value: value.to_owned() }),
         }
@@ -382,6 +392,7 @@ fn example_of(name: &str) -> &'static str {
         "fsname" => "tree",
         "subtype" => "znodefs",
         "credentials" => "/etc/znodefs/credentials",
+        "cache_size" => "64M",
         "log" => "/var/log/znode-mount.log",
         _ => "30",
     }
@@ -452,6 +463,20 @@ fn seconds(value: &str) -> Result<Duration, String> {
         Some(time) if !time.is_zero() && time <= TIMEOUT_MAX => Ok(time),
         _ => Err(String::from("not a time from 1ms to 24h, as in 30 (seconds), 500ms or 2m")),
     }
+}
+
+/// Bytes, or a number with `K`, `M` or `G`.
+fn bytes(value: &str) -> Result<usize, String> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match value[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => Some(1),
+        "K" => Some(1 << 10),
+        "M" => Some(1 << 20),
+        "G" => Some(1 << 30),
+        _ => None,
+    };
+    let size = digits.parse::<usize>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+    size.ok_or_else(|| String::from("not a number of bytes, as in 64M, 512K or 0"))
 }
 
 #[cfg(test)]
@@ -564,6 +589,19 @@ mod tests {
         }
         assert!(message("subtype=a,subtype=a/b").contains("letters"));
         assert!(message("remount").contains("mount it again"));
+    }
+
+    #[test]
+    fn the_cache_has_a_size_and_can_be_switched_off() {
+        assert_eq!(parse("").unwrap().cache_size, None);
+        for (text, size) in [("0", 0), ("512K", 512 << 10), ("64m", 64 << 20), ("1G", 1 << 30)] {
+            assert_eq!(parse(&format!("cache-size={text}")).unwrap().cache_size, Some(size));
+        }
+        for text in ["x", "1T", "-1", "99999999999999999999"] {
+            let error = parse(&format!("cache_size={text}")).unwrap_err().to_string();
+            assert!(error.contains("64M"), "{error}");
+        }
+        assert!(parse("nocache").unwrap().no_cache && !parse("rw").unwrap().no_cache);
     }
 
     #[test]

@@ -57,6 +57,13 @@ pub async fn run(filesystem: Arc<Filesystem>) {
                     compare(&filesystem).await;
                 });
             }
+            // The kernel waits for requests in a directory: on threads that may wait.
+            Task::ExpireNames(directory) => {
+                tokio::task::spawn_blocking(move || filesystem.expire_names(directory));
+            }
+            Task::DropCaches => {
+                tokio::task::spawn_blocking(move || filesystem.drop_caches_of_inodes());
+            }
             Task::Survey(directory) => {
                 tokio::spawn(async move {
                     filesystem.survey(&directory).await;

@@ -58,7 +58,10 @@ pub async fn watch_everything(client: &Client) -> bool {
     match client.add_watch("/", AddWatchMode::PersistentRecursive).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!("changes made elsewhere will cause no inotify events: {error}");
+            tracing::warn!(
+                "these servers do not tell of all changes (ZooKeeper does since 3.6): nothing is \
+                 cached, and changes made elsewhere cause no inotify events: {error}"
+            );
             false
         }
     }

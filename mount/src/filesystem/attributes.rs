@@ -180,6 +180,8 @@ impl Filesystem {
                     let znode = Znode { stat, acl: acl.into(), null_data };
                     inodes.update(inode.number, Some(znode));
                 }
+                drop(inodes);
+                self.forget_attributes(&inode.path);
                 Ok(true)
             }
             Err(ServiceError::Code(ErrorCode::BadVersion) | ServiceError::OutcomeUnknown) => {

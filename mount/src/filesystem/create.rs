@@ -230,6 +230,7 @@ impl Filesystem {
     fn tell(&self, (parent, asked): (u64, &OsStr), made: Made, view: View) -> Entry {
         if asked != made.shown.as_str() {
             self.announce(&made.path);
+            self.invalidate_made_name(parent, &made.shown);
         }
         let mut inodes = self.inodes.lock();
         self.entry(inodes.look_up(parent, &made.shown, view, &made.path, made.znode))

@@ -75,37 +75,39 @@ impl Filesystem {
     }
 
     /// `READDIR`: entries from an offset on, given to `add` until it says that there is no room.
-    /// Offset 0 takes the names anew.
+    /// Offset 0 takes the names anew. At the end it is said if the listing is out of date already: then
+    /// [`Filesystem::forget_listing`] of the directory is due once the kernel has the answer.
     pub async fn readdir(
         &self,
         handle: u64,
         offset: u64,
         mut add: impl FnMut(&DirectoryEntry) -> bool,
-    ) -> Result<(), Errno> {
+    ) -> Result<Option<u64>, Errno> {
         let Some(Handle::Directory(handle)) = self.handles.get(handle) else {
             return Err(Errno::EBADF);
         };
         let mut listing = handle.listing.lock().await;
         if status::is_status(handle.inode) {
             self.read_status_directory(offset, add);
-            return Ok(());
+            return Ok(None);
         }
         let inode = self.inode(handle.inode)?;
         let names = [(".", inode.number), ("..", inode.parent)];
         for (index, (name, number)) in names.into_iter().enumerate().skip(offset as usize) {
             let entry = directory_entry(number, index, FileType::Directory, name);
             if add(&entry) {
-                return Ok(());
+                return Ok(None);
             }
         }
         if inode.presence != Presence::Live {
-            return Ok(());
+            return Ok(None);
         }
         let directory = self.directory(handle.inode)?;
         if offset == 0 || listing.is_none() {
-            *listing = Some(self.take_names(&directory).await?);
+            let taken = Some(self.asking());
+            *listing = Some(Listing { taken, ..self.take_names(&directory).await? });
         }
-        let Some(listing) = listing.as_mut() else { return Ok(()) };
+        let Some(listing) = listing.as_mut() else { return Ok(None) };
         let mut index = usize::try_from(offset).unwrap_or(usize::MAX).saturating_sub(2);
         while index < listing.items.len() {
             let unknown = listing.unknown_from(index);
@@ -117,12 +119,19 @@ impl Filesystem {
                 let directory = view.is_directory();
                 let kind = if directory { FileType::Directory } else { FileType::RegularFile };
                 if add(&directory_entry(number, index + 2, kind, &item.name)) {
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             index += 1;
         }
-        Ok(())
+        let is_stale =
+            listing.taken.is_some_and(|taken| self.is_listing_stale(taken, &directory.path));
+        Ok(is_stale.then_some(directory.number))
+    }
+
+    /// Whether the kernel may keep a listing of this directory.
+    pub fn may_keep_listing(&self, number: u64) -> bool {
+        self.is_caching() && !status::is_status(number) && self.has_told_listing(number)
     }
 
     async fn take_names(&self, directory: &Directory) -> Result<Listing, Errno> {

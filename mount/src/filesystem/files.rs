@@ -20,6 +20,7 @@ use crate::handle_table::{FileHandle, Handle, LockMark, Releasing};
 use crate::inode_table::{Inode, Presence, Znode};
 use crate::open_file::{Commit, OpenFile, OpenMode, ReadStep, Value};
 use crate::service::ServiceError;
+use crate::value_cache::CachedValue;
 
 /// How often an operation is tried again in a new session.
 const EXPIRIES_MAX: u32 = 3;
@@ -69,6 +70,14 @@ impl Filesystem {
             // The kernel then looks the name up again.
             return Err(Errno::ESTALE);
         }
+        if !mode.write
+            && !mode.synchronous
+            && let Some(CachedValue { data, stat }) = self.known_value(&inode)
+        {
+            self.check(caller, &inode.znode, false, want::READ)?;
+            let file = OpenFile::new(mode, opener, Some(value_of(data, &stat)));
+            return Ok(self.add_file(number, file, &stat));
+        }
         let synced = mode.synchronous.then(|| self.znodes.sync(&inode.path));
         let (znode, value) = self.value_to_open(&inode, mode).await?;
         if let Some(synced) = synced {
@@ -114,8 +123,10 @@ impl Filesystem {
         if mode.truncate {
             return Ok((self.fetch(&inode.path, Some(&inode.znode)).await?, None));
         }
+        let asked = self.asking();
         match self.znodes.get_data(&inode.path).await {
             Ok((data, stat)) => {
+                self.keep_value(asked, inode, CachedValue { data: data.clone(), stat });
                 let (null_data, known) = (Some(data.is_none()), Some(&inode.znode));
                 let no_acl = None::<std::future::Ready<_>>;
                 let znode = self.complete(&inode.path, stat, null_data, known, no_acl).await?;
@@ -185,7 +196,14 @@ impl Filesystem {
                 continue;
             }
             self.check_owner(handle)?;
+            if !handle.synchronous
+                && let Some(CachedValue { data, stat }) = self.known_value(&inode)
+            {
+                handle.file.lock().supply(value_of(data, &stat));
+                continue;
+            }
             let synced = handle.synchronous.then(|| self.znodes.sync(&inode.path));
+            let asked = self.asking();
             let data = self.znodes.get_data(&inode.path);
             if let Some(synced) = synced {
                 synced.await.map_err(|error| errno::from_service(&error))?;
@@ -193,6 +211,7 @@ impl Filesystem {
             match data.await {
                 // Another znode of the same name is another file.
                 Ok((data, stat)) if stat.czxid == inode.czxid() => {
+                    self.keep_value(asked, &inode, CachedValue { data: data.clone(), stat });
                     handle.file.lock().supply(value_of(data, &stat));
                 }
                 Ok(_) | Err(ServiceError::Code(ErrorCode::NoNode)) => {

@@ -3,6 +3,7 @@
 //! as the reader gets there. No I/O.
 
 use crate::inode_table::View;
+use crate::journal::Moment;
 use crate::naming;
 
 /// How many entries' kinds are asked for at once.
@@ -35,6 +36,8 @@ pub enum Kind {
 pub struct Listing {
     /// The entries beside `.` and `..`.
     pub items: Vec<Item>,
+    /// When they were asked for.
+    pub taken: Option<Moment>,
 }
 
 impl Listing {
@@ -55,7 +58,7 @@ impl Listing {
                 None => unshown.push(child),
             }
         }
-        (Listing { items }, unshown)
+        (Listing { items, taken: None }, unshown)
     }
 
     /// The entries from `start` on whose kind has to be found out next: none when that of `start`

@@ -31,6 +31,8 @@ pub struct RemoteState {
     noted: Notify,
     /// Whether the session's state has changed since a status file last said so.
     state_changed: AtomicBool,
+    /// Whether the kernel has to be told, inode by inode, to keep nothing.
+    must_drop_caches: AtomicBool,
     /// Whether everything that the kernel knows has to be compared with the service.
     must_compare: AtomicBool,
     /// Whether changes are announced at all.
@@ -50,6 +52,10 @@ pub enum Task {
     Compare,
     /// Ask for the children of this directory.
     Survey(Arc<str>),
+    /// Tell the kernel that names in this directory are to be looked up again.
+    ExpireNames(u64),
+    /// Tell the kernel to keep nothing.
+    DropCaches,
 }
 
 /// What there is room to begin.
@@ -94,15 +100,12 @@ impl Filesystem {
         self.replay_helper().is_some_and(|helper| helper.has_thread(thread))
     }
 
-    /// An event arrived: whatever is answered from now on may know of it.
-    pub(crate) fn change_arrived(&self, change: &Change) {
-        let Some(kernel) = self.kernel() else { return };
-        self.remote.journal.lock().note(&change.path);
-        let mut touched = Vec::new();
-        self.touched(&change.path, &mut touched);
-        for inode in touched {
-            // The kernel may have forgotten it meanwhile.
-            let _ = kernel.invalidate_attributes(inode);
+    /// An event arrived: whatever is answered from now on may know of it. When it may be the echo of
+    /// what is done here, the kernel knows the rest already.
+    pub(crate) fn change_arrived(&self, change: &Change, may_be_own: bool) {
+        self.invalidate(change);
+        if !may_be_own {
+            self.invalidate_names(change);
         }
     }
 
@@ -115,6 +118,9 @@ impl Filesystem {
         if decided.is_own {
             // The kernel has announced it as part of what was done.
             self.note_own(znode, *happening, zxid.unwrap_or(Zxid::ZERO));
+            self.invalidate_other_names(&decided.change);
+        } else if decided.was_uncertain {
+            self.invalidate_names(&decided.change);
         }
         let mut changes = self.remote.changes.lock();
         let mut has_room = true;
@@ -218,7 +224,8 @@ impl Filesystem {
     pub(crate) fn session_changed(&self, state: SessionState) {
         match state {
             SessionState::Suspended => {
-                self.remote.journal.lock().interrupt();
+                self.drop_caches();
+                self.remote.must_drop_caches.store(true, Ordering::Release);
                 self.remote.announced.lock().miss(self.znodes.service().last_zxid());
             }
             SessionState::Connected if self.remote.announced.lock().missed().is_some() => {
@@ -233,6 +240,12 @@ impl Filesystem {
     /// The next thing to be done, if there is room for it; `batch_max` bounds how many changes are
     /// replayed as one batch.
     pub(crate) fn next_task(&self, batch_max: usize, room: Room) -> Option<Task> {
+        if let Some(directory) = self.next_to_expire() {
+            return Some(Task::ExpireNames(directory));
+        }
+        if self.remote.must_drop_caches.swap(false, Ordering::AcqRel) {
+            return Some(Task::DropCaches);
+        }
         if self.remote.state_changed.swap(false, Ordering::AcqRel) {
             return Some(Task::Status);
         }
@@ -266,6 +279,11 @@ impl Filesystem {
     pub(crate) fn compare_again(&self) {
         self.remote.must_compare.store(true, Ordering::Release);
         self.remote.noted.notify_one();
+    }
+
+    /// Whether a znode's change is still to be replayed.
+    pub(super) fn is_to_be_replayed(&self, znode: &str) -> bool {
+        self.remote.changes.lock().is_pending(znode)
     }
 
     /// What could not be replayed is tried again.

@@ -62,15 +62,6 @@ impl Filesystem {
         self.inodes.lock().at_path(znode).any(|inode| inode.view == View::File)
     }
 
-    /// The inodes whose attributes a change of this znode touches: its own and its directory's.
-    pub(crate) fn touched(&self, znode: &str, touched: &mut Vec<u64>) {
-        let inodes = self.inodes.lock();
-        touched.extend(inodes.at_path(znode).map(|inode| inode.number));
-        if let Some(parent) = path::parent(znode) {
-            touched.extend(inodes.at_path(parent).map(|inode| inode.number));
-        }
-    }
-
     /// Asks for the state of a znode that is to be replayed.
     pub(crate) async fn state_to_replay(&self, znode: &str) -> Result<Option<Znode>, Errno> {
         let known = self.inodes.lock().at_path(znode).next().map(|inode| inode.znode.clone());

@@ -118,6 +118,7 @@ impl Filesystem {
             ("commits", self.statistics.commits.load(Ordering::Relaxed)),
             ("inodes", self.inodes.lock().len() as u64),
             ("open_handles", self.handles.len() as u64),
+            ("cached_value_bytes", self.caching.values.lock().size() as u64),
             ("announced_names", self.remote.announced.lock().len() as u64),
         ];
         for (name, count) in counts {
