@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, geteuid};
 
+use crate::kernel_mount;
 use crate::kernel_mount::find_fusermount;
 use crate::options::{Access, Options};
 
