@@ -398,22 +398,15 @@ impl Filesystem {
     pub(crate) fn drop_caches_of_inodes(&self) {
         let Some(kernel) = self.kernel() else { return };
         let has_epochs = self.caching.has_epochs.load(Ordering::Relaxed);
-        let inodes: Vec<(u64, bool, Option<(u64, String)>)> = {
-            let inodes = self.inodes.lock();
-            let of = |inode: &Inode| {
-                let name = (!has_epochs).then(|| (inode.parent, inode.name.to_string()));
-                (inode.number, inode.view.is_directory(), name)
-            };
-            inodes.iter().map(of).collect()
-        };
-        for (number, is_directory, name) in inodes {
+        let inodes: Vec<Inode> = self.inodes.lock().iter().cloned().collect();
+        for inode in inodes {
             // The kernel may have forgotten it meanwhile.
-            let _ = match is_directory {
-                true => kernel.invalidate_listing(number),
-                false => kernel.invalidate_attributes(number),
+            let _ = match inode.view.is_directory() {
+                true => kernel.invalidate_listing(inode.number),
+                false => kernel.invalidate_attributes(inode.number),
             };
-            if let Some((parent, name)) = name {
-                let _ = kernel.expire_entry(parent, &name);
+            if !has_epochs {
+                let _ = kernel.expire_entry(inode.parent, &inode.name);
             }
         }
     }
