@@ -39,6 +39,7 @@ fn reading_and_listing_again_asks_no_server(world: &World) {
     assert_eq!(statistic(&world.mount, "requests_sent"), before);
 }
 
+#[allow(clippy::disallowed_methods, reason = "how long something is kept is what is tested")]
 fn attributes_are_asked_for_once_a_second_at_most(world: &World) {
     prepare(world);
     fs::metadata(world.path("d/f")).unwrap();
