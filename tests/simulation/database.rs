@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use znodefs::Zxid;
+use znodefs_server::zab::{Ensemble, Entry, ServerId};
 
 use crate::random::mix;
 
@@ -17,7 +18,31 @@ pub struct Database {
     pub applied: u64,
     /// A hash over all of them, in order.
     pub chain: u64,
+    /// The last configuration applied.
+    pub configuration: Ensemble,
     keys: [u64; KEYS],
+}
+
+/// What the payload of a reconfiguration begins with; longer than a write.
+const RECONFIGURATION: &[u8] = b"members: ";
+
+/// The payload of a transaction that makes these the members; voters first, then observers.
+pub fn reconfiguration(new: &Ensemble) -> Bytes {
+    let ids = |ids: &[ServerId]| ids.iter().map(|id| id.0 as u8).collect::<Vec<u8>>();
+    let parts = [RECONFIGURATION, &ids(new.voters()), &[0], &ids(new.observers())];
+    Bytes::from(parts.concat())
+}
+
+/// The configuration that an entry makes.
+pub fn configuration(entry: &Entry) -> Option<Ensemble> {
+    configuration_of(entry.zxid, &entry.payload)
+}
+
+fn configuration_of(zxid: Zxid, payload: &[u8]) -> Option<Ensemble> {
+    let ids = payload.strip_prefix(RECONFIGURATION)?;
+    let end = ids.iter().position(|id| *id == 0)?;
+    let id = |id: &u8| ServerId(u32::from(*id));
+    Some(Ensemble::new(zxid, ids[..end].iter().map(id), ids[end + 1..].iter().map(id)))
 }
 
 /// A client's write: what the payload of a transaction says.
@@ -47,7 +72,8 @@ pub fn hash(payload: &[u8]) -> u64 {
 impl Database {
     /// Before the first transaction.
     pub fn new() -> Database {
-        Database { zxid: Zxid::ZERO, applied: 0, chain: 0, keys: [0; KEYS] }
+        let configuration = Ensemble::default();
+        Database { zxid: Zxid::ZERO, applied: 0, chain: 0, configuration, keys: [0; KEYS] }
     }
 
     /// Applies one transaction.
@@ -55,6 +81,9 @@ impl Database {
         self.chain = extend_chain(self.chain, zxid, payload);
         self.zxid = zxid;
         self.applied += 1;
+        if let Some(configuration) = configuration_of(zxid, payload) {
+            self.configuration = configuration;
+        }
         if let Some(write) = Write::decode(payload) {
             self.keys[(mix(write.operation) % KEYS as u64) as usize] = write.operation;
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use znodefs::{Epoch, Zxid};
-use znodefs_server::zab::{Entry, LogRead, Recovered, Ticket};
+use znodefs_server::zab::{Ensemble, Entry, LogRead, Recovered, Ticket};
 
 use crate::database::Database;
 use crate::random::Random;
@@ -45,6 +45,8 @@ pub struct Disk {
     pub log: Vec<Entry>,
     /// Whole snapshots, oldest first.
     pub snapshots: Vec<Database>,
+    /// The committed configuration, in a file of its own.
+    pub configuration: Ensemble,
     /// Given to the disk and not synced.
     pending: VecDeque<(Ticket, Operation)>,
     /// How many of those the running sync covers.
@@ -62,6 +64,7 @@ impl Disk {
             base: Zxid::ZERO,
             log: Vec::new(),
             snapshots: Vec::new(),
+            configuration: Ensemble::default(),
             pending: VecDeque::new(),
             in_flight: 0,
             slowness_us: 0,

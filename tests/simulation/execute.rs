@@ -5,7 +5,7 @@ use znodefs_server::zab::{
     ConnectionId, Effect, Entry, Event, Packet, QuorumVerifier, RoleKind, Ticket,
 };
 
-use crate::database::Write;
+use crate::database::{Write, configuration};
 use crate::disk::Operation;
 use crate::invariants::{Check, check_ack, check_new_leader_ack, check_quorum, violation};
 use crate::network::Wire;
@@ -37,13 +37,24 @@ impl World {
                 }
             }
             Effect::Send { to, packet } => self.send(node, &to, packet),
-            Effect::SendSnapshot { connection, zxid, .. } => {
+            Effect::SendSnapshot { connection, zxid, configuration } => {
                 self.counts.snapshots_sent += 1;
                 let mut database = self.nodes[node].database.clone();
                 let stale = self.plan.mutation.is_some() && database.zxid != zxid;
                 assert!(stale || database.zxid == zxid, "snapshot of what is not applied");
                 database.zxid = zxid;
-                self.transmit(node, connection, Wire::Message(Message::Snapshot(database)));
+                self.transmit(
+                    node,
+                    connection,
+                    Wire::Message(Message::Snapshot(database, configuration)),
+                );
+            }
+            Effect::Configure(quorum) => {
+                let disk = &mut self.nodes[node].disk;
+                // Before it belongs to an ensemble there is nothing that it could be lost with.
+                if disk.accepted_epoch > Epoch(0) {
+                    disk.configuration = quorum.committed().clone();
+                }
             }
             Effect::Deliver(entries) => self.deliver(node, &entries),
             Effect::DeliverFromLog { after, through } => {
@@ -155,7 +166,10 @@ impl World {
     }
 
     fn send(&mut self, node: usize, to: &[ConnectionId], packet: Packet) {
-        let voter = node < self.plan.voters;
+        let voter = self.nodes[node].zab.as_ref().is_some_and(|zab| {
+            // In whatever configuration it knows of.
+            zab.quorum().is_voter(Plan::id(node))
+        });
         match &packet {
             Packet::Ack(ack) if voter => {
                 let disk = &self.nodes[node].disk;
@@ -241,6 +255,11 @@ impl World {
             };
             let write = Write::decode(&entry.payload);
             state.database.apply(entry.zxid, &entry.payload);
+            if let (true, Some(new)) = (new, configuration(entry)) {
+                let old = self.invariants.configuration.replace(new.clone());
+                let old = old.unwrap_or_else(|| self.plan.ensemble());
+                self.check_committed(&QuorumVerifier::Joint { old, new }, entry.zxid);
+            }
             let clients = &mut self.invariants.clients;
             if let (true, Some(write)) = (new, write) {
                 first = Some(entry.zxid);
@@ -256,7 +275,9 @@ impl World {
             }
         }
         if let Some(zxid) = first {
-            self.check_committed(zxid);
+            let ensemble = self.invariants.configuration.clone();
+            let ensemble = ensemble.unwrap_or_else(|| self.plan.ensemble());
+            self.check_committed(&QuorumVerifier::Majority(ensemble), zxid);
         }
         let Some(last) = entries.last() else { return };
         let state = &self.nodes[node];
@@ -266,9 +287,8 @@ impl World {
         self.check(order);
     }
 
-    fn check_committed(&mut self, zxid: Zxid) {
-        let quorum = QuorumVerifier::Majority(self.plan.ensemble());
-        let check = check_quorum(&quorum, zxid, |id| {
+    fn check_committed(&mut self, quorum: &QuorumVerifier, zxid: Zxid) {
+        let check = check_quorum(quorum, zxid, |id| {
             let node = &self.nodes[Plan::node(id)];
             std::iter::once(&node.disk).chain(&node.wiped)
         });

@@ -47,6 +47,7 @@ fn invariants_hold_for_a_fixed_set_of_seeds() {
         total.wipes,
         total.handovers,
         total.syncs,
+        total.reconfigurations,
     ];
     assert!(!tried.contains(&0), "{total:#?}");
 }
@@ -140,6 +141,7 @@ fn interruption_us(end: impl Fn(&mut World, usize)) -> u64 {
         plan.latency = Latency { min_us: 50, max_us: 500, spike_one_in: 0 };
         plan.loss_percent = 0;
         plan.fault_mean_us = u64::from(u32::MAX);
+        plan.reconfiguration_percent = 0;
         let mut world = World::new(plan, Trace::new(Detail::Nothing));
         world.run_until(10_000_000);
         let leader = world.leader().expect("ten seconds are enough for an election");

@@ -2,14 +2,14 @@
 //! end of it, after which everything must become well.
 
 use znodefs::Zxid;
-use znodefs_server::zab::{ConnectionId, Event, Packet, RoleKind};
+use znodefs_server::zab::{ConnectionId, Ensemble, Event, Packet, RoleKind, ServerId, Zab};
 
-use crate::database::Database;
+use crate::database::{Database, configuration, reconfiguration};
 use crate::disk::Disk;
 use crate::invariants::{Check, check_adopted, check_recovery, violation};
 use crate::network::{Side, Wire};
 use crate::plan::{DURATION_US, Plan};
-use crate::world::{Happening, Message, World};
+use crate::world::{Happening, Message, Work, World};
 
 impl World {
     /// One fault, and the plan of the next.
@@ -20,6 +20,11 @@ impl World {
         self.counts.faults += 1;
         let delay = self.random.around(self.plan.fault_mean_us);
         self.schedule_in(delay, Happening::Fault);
+        if self.plan.reconfiguration_percent > 0
+            && self.random.percent(self.plan.reconfiguration_percent)
+        {
+            return self.reconfigure();
+        }
         let node = self.random.below(self.nodes.len());
         match self.random.below(100) {
             0..=17 => self.crash(node),
@@ -44,6 +49,38 @@ impl World {
             95..=96 => self.bounce(node),
             _ => self.free_all_ways(),
         }
+    }
+
+    /// Some members come, go, or change their role, as far as the leader would let them.
+    fn reconfigure(&mut self) {
+        let changes = self.random.between(1, 3);
+        let made: Vec<(ServerId, usize)> = (0..changes)
+            .map(|_| (Plan::id(self.random.below(self.nodes.len())), self.random.below(4)))
+            .collect();
+        let Some(leader) = self.leader() else { return };
+        let Some(zab) = &self.nodes[leader].zab else { return };
+        if zab.next_zxid().is_none() || zab.quorum().is_joint() {
+            return;
+        }
+        let current = zab.quorum().committed();
+        let (mut voters, mut observers) = (current.voters().to_vec(), current.observers().to_vec());
+        for (id, role) in made {
+            voters.retain(|other| *other != id);
+            observers.retain(|other| *other != id);
+            match role {
+                0 => {}
+                1 => observers.push(id),
+                _ => voters.push(id),
+            }
+        }
+        let new = Ensemble::new(Zxid::ZERO, voters, observers);
+        let synced = zab.synced();
+        let ready = new.voters().iter().filter(|id| synced.contains(id)).count();
+        if new.voters().is_empty() || ready <= new.voters().len() / 2 || new == *current {
+            return;
+        }
+        self.counts.reconfigurations += 1;
+        self.work.push_back((leader, Work::Submit(reconfiguration(&new))));
     }
 
     fn some_time(&mut self) -> u64 {
@@ -106,7 +143,8 @@ impl World {
         let Some(leader) = self.leader() else { return };
         let incarnation = self.nodes[leader].incarnation;
         let successor = Plan::id(node);
-        if node >= self.plan.voters {
+        let votes = |zab: &Zab| zab.quorum().is_voter(successor);
+        if !self.nodes[leader].zab.as_ref().is_some_and(votes) {
             return;
         }
         self.trace.note(self.now, node, "named as successor");
@@ -295,12 +333,14 @@ impl World {
     /// A crashed node comes back with an empty disk. It must be a minority that does: a quorum needs
     /// its data.
     fn wipe(&mut self, node: usize) {
-        let majority = self.plan.voters / 2 + 1;
-        let with_data = (0..self.plan.voters)
-            .filter(|other| *other != node && self.nodes[*other].disk.current_epoch.0 > 0)
-            .count();
-        let voter = node < self.plan.voters;
-        if voter && with_data < majority {
+        if self.ensembles().iter().any(|ensemble| {
+            let has_data = |id: &&ServerId| {
+                let other = Plan::node(**id);
+                other != node && self.nodes[other].disk.current_epoch.0 > 0
+            };
+            let with_data = ensemble.voters().iter().filter(has_data).count();
+            ensemble.is_voter(Plan::id(node)) && with_data <= ensemble.voters().len() / 2
+        }) {
             return;
         }
         self.counts.wipes += 1;
@@ -312,7 +352,22 @@ impl World {
         self.trace.note(self.now, node, "wiped");
         let lost = std::mem::replace(&mut self.nodes[node].disk, Disk::new());
         self.nodes[node].wiped.push(lost);
+        // Whoever replaces a disk brings the file up to date: it alone says then who the others are.
+        let ensemble = self.ensembles().swap_remove(0);
+        let (voters, observers) = (ensemble.voters().to_vec(), ensemble.observers().to_vec());
+        self.nodes[node].lines = Some(Ensemble::new(Zxid::ZERO, voters, observers));
         self.nodes[node].database = Database::new();
+    }
+
+    /// The configuration in force, and all that are under way.
+    fn ensembles(&self) -> Vec<Ensemble> {
+        let committed = self.invariants.configuration.clone();
+        let mut ensembles = vec![committed.unwrap_or_else(|| self.plan.ensemble())];
+        for node in &self.nodes {
+            ensembles.extend(node.disk.log.iter().rev().find_map(configuration));
+            ensembles.extend(node.zab.as_ref().map(|zab| zab.quorum().last_seen().clone()));
+        }
+        ensembles
     }
 
     /// The end of all faults.

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use znodefs::Zxid;
-use znodefs_server::zab::{ConnectionId, Event, Identity, Zab};
+use znodefs_server::zab::{ConnectionId, Ensemble, Event, Identity, Zab};
 
-use crate::database::Database;
+use crate::database::{Database, configuration};
 use crate::disk::Disk;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -42,6 +42,8 @@ pub struct Node {
     pub links: Vec<bool>,
     /// Snapshots received and not yet installed.
     pub staged: BTreeMap<ConnectionId, Database>,
+    /// The members that its configuration file names, where they are not the plan's.
+    pub lines: Option<Ensemble>,
     clock_ppm: i64,
     clock_offset_ms: u64,
 }
@@ -64,6 +66,7 @@ impl Node {
             crash_in: None,
             links: vec![false; plan.nodes()],
             staged: BTreeMap::new(),
+            lines: None,
             clock_ppm: random.between(0, 40_000) as i64 - 20_000,
             clock_offset_ms: random.between(0, 1_000_000),
         }
@@ -91,13 +94,31 @@ impl Node {
             }
             recovered.delivered = recovered.last_logged;
         }
-        let identity = Identity { id: Plan::id(node), ensemble: plan.ensemble(), seed };
-        let zab = Zab::new(identity, plan.settings.clone(), &recovered);
+        let (ensemble, proposed) = self.membership(plan, &database);
+        let identity = Identity { id: Plan::id(node), ensemble, seed };
+        let zab = Zab::new(identity, plan.settings.clone(), &recovered)
+            .with_configurations(configuration, proposed);
         self.zab = Some(zab.with_mutation(plan.mutation));
         self.database = database;
         self.log_end = recovered.last_logged;
         self.links.fill(false);
         Event::Start
+    }
+
+    /// The newest configuration that is certainly committed, and the log's last one if it is newer:
+    /// as `ensemble::membership` finds them.
+    fn membership(&self, plan: &Plan, database: &Database) -> (Ensemble, Option<Ensemble>) {
+        let lines = self.lines.clone().unwrap_or_else(|| plan.ensemble());
+        let mut found = vec![lines, self.disk.configuration.clone()];
+        found.push(database.configuration.clone());
+        let mut logged: Vec<Ensemble> = self.disk.log.iter().filter_map(configuration).collect();
+        let last = logged.pop();
+        found.extend(logged);
+        // Of equal ones the first: the file's, before there is any other.
+        found.sort_by_key(|one| std::cmp::Reverse(one.version));
+        let committed = found.swap_remove(0);
+        let proposed = last.filter(|last| last.version > committed.version);
+        (committed, proposed)
     }
 
     /// Ends the process, as a power failure does.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub log_sync_max: usize,
     /// Mean time between a node's snapshots, in microseconds.
     pub snapshot_mean_us: u64,
+    /// Percentage of faults that are a reconfiguration.
+    pub reconfiguration_percent: u64,
     /// A deliberate mistake.
     pub mutation: Option<Mutation>,
 }
@@ -74,6 +76,8 @@ impl Plan {
             sync_percent: random.pick(&[5, 20, 50, 95]),
             log_sync_max: random.pick(&[0, 20, 100_000]),
             snapshot_mean_us: random.pick(&[1_000_000, 5_000_000, 20_000_000]),
+            // From numbers of its own: what else a seed means does not depend on it.
+            reconfiguration_percent: Random::new(!seed).pick(&[0, 0, 20, 40]),
             mutation,
         }
     }

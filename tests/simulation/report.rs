@@ -21,6 +21,7 @@ pub struct Counts {
     pub crashes: u64,
     pub wipes: u64,
     pub handovers: u64,
+    pub reconfigurations: u64,
     pub elections: u64,
     pub leaders: u64,
     pub truncations: u64,
@@ -45,6 +46,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.wipes += other.wipes;
         self.handovers += other.handovers;
+        self.reconfigurations += other.reconfigurations;
         self.elections += other.elections;
         self.leaders += other.leaders;
         self.truncations += other.truncations;

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use znodefs_server::zab::{
-    ConnectionId, Effect, Entry, Event, LogRead, Notification, Packet, ReadId,
+    ConnectionId, Effect, Ensemble, Entry, Event, LogRead, Notification, Packet, ReadId,
 };
 
 use crate::database::Database;
@@ -26,8 +26,8 @@ const EFFECTS_MAX: u64 = 5_000_000;
 pub enum Message {
     /// A packet of the protocol.
     Packet(Packet),
-    /// A whole snapshot.
-    Snapshot(Database),
+    /// A whole snapshot, and the configuration that comes with it.
+    Snapshot(Database, Ensemble),
 }
 
 /// Something that will happen.
@@ -428,10 +428,9 @@ impl World {
             Arrival::Message(Message::Packet(packet)) => {
                 self.feed(end.node, Event::Packet { connection: id, packet });
             }
-            Arrival::Message(Message::Snapshot(database)) => {
+            Arrival::Message(Message::Snapshot(database, configuration)) => {
                 let zxid = database.zxid;
                 self.nodes[end.node].staged.insert(id, database);
-                let configuration = znodefs_server::zab::Ensemble::default();
                 let packet = Packet::Snap { zxid, configuration };
                 self.feed(end.node, Event::Packet { connection: id, packet });
             }

@@ -16,6 +16,7 @@ use super::follower::{Follower, FollowerPhase};
 use super::leader::{HandlerPhase, Leader, LeaderPhase, Next};
 use super::mutation::Mutation;
 use super::packet::{Ack, Entry, Packet};
+use super::quorum::QuorumVerifier;
 use super::state::State;
 
 impl Leader {
@@ -129,7 +130,14 @@ impl Leader {
         {
             return self.reached_by_too_few(state, own);
         }
-        state.quorum.reached_by_quorum(|id| match id == state.id {
+        let quorum = if state.mutated(Mutation::CommitReconfigWithOldQuorumOnly) {
+            &QuorumVerifier::Majority(state.quorum.committed().clone())
+        } else if state.mutated(Mutation::CommitReconfigWithNewQuorumOnly) {
+            &QuorumVerifier::Majority(state.quorum.last_seen().clone())
+        } else {
+            &state.quorum
+        };
+        quorum.reached_by_quorum(|id| match id == state.id {
             true => own,
             false => self
                 .handler(id)

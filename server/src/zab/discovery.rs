@@ -120,7 +120,8 @@ impl Leader {
     fn send_leader_info(&mut self, state: &mut State, connection: ConnectionId) {
         if let Some(handler) = self.learners.get_mut(&connection) {
             handler.phase = HandlerPhase::Promising;
-            state.send(connection, Packet::LeaderInfo { epoch: self.epoch });
+            let (epoch, counts) = (self.epoch, !handler.observer);
+            state.send(connection, Packet::LeaderInfo { epoch, counts });
         }
     }
 
@@ -201,11 +202,12 @@ impl Follower {
     }
 
     /// LEADERINFO: promise the epoch, on disk first.
-    pub(super) fn on_leader_info(&mut self, state: &mut State, epoch: Epoch) -> Next {
+    pub(super) fn on_leader_info(&mut self, state: &mut State, epoch: Epoch, counts: bool) -> Next {
         if self.phase != FollowerPhase::Discovery {
             return Next::Look("LEADERINFO out of place");
         }
         self.epoch = epoch;
+        self.counts = counts;
         self.deadline = state.now + state.settings.init_limit_ms();
         if epoch > state.promised {
             let ticket = state.promise(epoch, self.leader);
@@ -219,8 +221,9 @@ impl Follower {
             }
             return Next::Stay;
         }
-        // An observer's promise counts for nothing: it may follow any epoch not before its own.
-        let may_follow = self.observing && epoch >= state.current_epoch
+        // A promise that counts for nothing binds nobody: an observer may follow any epoch not before
+        // its own. Whoever counts here may have been counted by another leader as well.
+        let may_follow = !self.counts && epoch >= state.current_epoch
             || state.mutated(Mutation::AcceptLowerEpoch);
         if epoch < state.promised && !may_follow {
             return Next::Look("the leader's epoch is below the one promised");
@@ -233,7 +236,7 @@ impl Follower {
     pub(super) fn answer_leader_info(&mut self, state: &mut State) -> Next {
         let (current_epoch, last_zxid) = (state.current_epoch, state.window.last());
         let ours = state.promised == self.epoch && state.promised_to == Some(self.leader);
-        if ours {
+        if ours && self.counts {
             let facts = state.disk.facts();
             match AckEpoch::promise(self.epoch, current_epoch, last_zxid, facts) {
                 Some(ack) => self.acknowledge_epoch(state, ack),

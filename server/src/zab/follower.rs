@@ -38,6 +38,8 @@ pub(super) struct Follower {
     pub(super) leader: ServerId,
     /// Whether it acknowledges nothing: it had no vote when it connected and was given none since.
     pub(super) observing: bool,
+    /// Whether the leader counts it, from LEADERINFO.
+    pub(super) counts: bool,
     pub(super) connection: Option<ConnectionId>,
     pub(super) phase: FollowerPhase,
     /// The leader's epoch, from LEADERINFO.
@@ -62,6 +64,7 @@ impl Follower {
         Follower {
             leader,
             observing: !state.is_voter(),
+            counts: false,
             connection: None,
             phase: FollowerPhase::Connecting,
             epoch: Epoch(0),
@@ -94,7 +97,7 @@ impl Follower {
     pub(super) fn on_packet(&mut self, state: &mut State, packet: Packet) -> Next {
         self.heard_at = state.now;
         match packet {
-            Packet::LeaderInfo { epoch } => self.on_leader_info(state, epoch),
+            Packet::LeaderInfo { epoch, counts } => self.on_leader_info(state, epoch, counts),
             Packet::Diff { zxid } => self.on_diff(state, zxid),
             Packet::Trunc { zxid } => self.on_trunc(state, zxid),
             Packet::Snap { zxid, configuration } => self.on_snap(state, zxid, &configuration),

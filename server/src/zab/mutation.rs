@@ -42,11 +42,18 @@ pub enum Mutation {
     SyncWithoutQuorum,
     /// A replica that restarts takes its whole log for committed.
     DeliverLogOnRestart,
+    /// A reconfiguration, and what follows it, is committed by the old configuration alone until it
+    /// is committed.
+    CommitReconfigWithOldQuorumOnly,
+    /// The same by the new configuration alone.
+    CommitReconfigWithNewQuorumOnly,
+    /// A snapshot from the leader does not bring its configuration.
+    SnapshotWithoutConfiguration,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 22] = [
         Mutation::AckBeforeFsync,
         Mutation::AckNewLeaderBeforeFsync,
         Mutation::PromiseBeforeFsync,
@@ -66,5 +73,8 @@ impl Mutation {
         Mutation::EmptyReplicaVotes,
         Mutation::SyncWithoutQuorum,
         Mutation::DeliverLogOnRestart,
+        Mutation::CommitReconfigWithOldQuorumOnly,
+        Mutation::CommitReconfigWithNewQuorumOnly,
+        Mutation::SnapshotWithoutConfiguration,
     ];
 }

@@ -171,6 +171,9 @@ pub enum Packet {
     LeaderInfo {
         /// The new epoch.
         epoch: Epoch,
+        /// Whether the learner's promise counts. The leader knows better than a learner that has not
+        /// heard of the reconfiguration that gave it a vote.
+        counts: bool,
     },
     /// Learner, discovery.
     AckEpoch(AckEpoch),

@@ -17,6 +17,8 @@
 //!   what is proposed and not committed, and hears of proposals from then on; it acknowledges as soon
 //!   as the transaction is in its own log. One that loses its vote goes on as it is; its
 //!   acknowledgements count for nothing.
+//!   Its LEADERINFO tells a learner whether its promise counts, and who counts keeps what it promised,
+//!   whatever it knows of its vote itself: two leaders may know that it votes when it does not.
 //! - A leader that loses its vote hands over to the new voter with the longest log, which begins the
 //!   next epoch. The others have the transaction and its commit by then, or 20 ms have passed.
 //! - A replica that is in **no configuration** (one that joins, one that was removed) learns like an

@@ -224,7 +224,9 @@ impl State {
         let ticket = self.disk.submit(Operation::Snapshot(zxid));
         self.window = LogWindow::new(zxid);
         self.configure(|quorum| quorum.truncated_to(Zxid::ZERO));
-        self.learn_configuration(configuration);
+        if !self.mutated(Mutation::SnapshotWithoutConfiguration) {
+            self.learn_configuration(configuration);
+        }
         self.delivered = zxid;
         self.committed = zxid;
         self.effects.push(Effect::InstallSnapshot { ticket, connection, zxid });

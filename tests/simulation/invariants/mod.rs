@@ -9,6 +9,7 @@ mod leadership;
 mod total_order;
 
 use znodefs::Zxid;
+use znodefs_server::zab::Ensemble;
 
 pub use clients::Clients;
 pub use durability::{check_ack, check_epochs, check_new_leader_ack, check_quorum, check_recovery};
@@ -43,6 +44,8 @@ pub struct Invariants {
     pub leadership: Leadership,
     /// What clients were told.
     pub clients: Clients,
+    /// The last reconfiguration that was delivered anywhere.
+    pub configuration: Option<Ensemble>,
 }
 
 impl Invariants {
@@ -53,6 +56,7 @@ impl Invariants {
             total_order: TotalOrder::new(),
             leadership: Leadership::new(),
             clients: Clients::new(),
+            configuration: None,
         }
     }
 }

@@ -20,7 +20,7 @@ fn epoch_is_above_every_one_accepted_by_a_quorum() {
         "LEADERINFO waits for the leader's own promise: {effects:?}"
     );
     let effects = replica.step(Event::Durable(last_ticket(&effects).unwrap()));
-    assert_eq!(sent(&effects, 1), [Packet::LeaderInfo { epoch: Epoch(7) }]);
+    assert_eq!(sent(&effects, 1), [Packet::LeaderInfo { epoch: Epoch(7), counts: true }]);
 }
 
 /// ZOOKEEPER-2959.
@@ -48,7 +48,7 @@ fn empty_replica_makes_no_quorum_for_an_epoch() {
 #[test]
 fn promise_is_told_once_it_is_on_disk() {
     let mut replica = follower_of_3(1, 1);
-    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     assert!(matches!(effects[..], [Effect::PersistAcceptedEpoch { epoch: Epoch(2), .. }]));
     let effects = replica.step(Event::Durable(last_ticket(&effects).unwrap()));
     let [Packet::AckEpoch(ack)] = &sent(&effects, 9)[..] else { panic!("{effects:?}") };
@@ -61,7 +61,7 @@ fn promise_is_told_once_it_is_on_disk() {
 #[test]
 fn epoch_promised_to_someone_else_is_not_promised_again() {
     let mut replica = follower_of_3(2, 1);
-    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     let [Packet::AckEpoch(ack)] = &sent(&effects, 9)[..] else { panic!("{effects:?}") };
     assert!(!ack.is_promise());
 }
@@ -69,7 +69,7 @@ fn epoch_promised_to_someone_else_is_not_promised_again() {
 #[test]
 fn epoch_below_the_promised_one_is_refused() {
     let mut replica = follower_of_3(3, 1);
-    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    let effects = replica.packet(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     assert_eq!(looked(&effects), Some("the leader's epoch is below the one promised"));
     assert!(sent(&effects, 9).is_empty());
 }
@@ -77,14 +77,14 @@ fn epoch_below_the_promised_one_is_refused() {
 #[test]
 fn same_leader_may_count_the_promise_again_after_a_reconnect() {
     let mut replica = follower_of_3(1, 1);
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     replica.step(Event::Disconnected(ConnectionId(9)));
     let vote = Vote { epoch: Epoch(9), zxid: zxid(9, 9), leader: server(3) };
     replica.hear(3, looking(2, vote));
     replica.pass(20);
     let (connection, peer) = (ConnectionId(10), server(3));
     replica.step(Event::Connected { connection, peer, outgoing: true });
-    let effects = replica.packet(10, Packet::LeaderInfo { epoch: Epoch(2) });
+    let effects = replica.packet(10, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     let [Packet::AckEpoch(ack)] = &sent(&effects, 10)[..] else { panic!("{effects:?}") };
     assert!(ack.is_promise());
 }
@@ -164,7 +164,7 @@ fn second_connection_of_a_learner_replaces_the_first() {
     replica.step(Event::Connected { connection, peer, outgoing: false });
     let effects = replica.packet(77, Packet::FollowerInfo(learner_info(1)));
     assert!(matches!(effects[0], Effect::Disconnect(ConnectionId(1))), "{effects:?}");
-    assert_eq!(sent(&effects, 77), [Packet::LeaderInfo { epoch: Epoch(2) }]);
+    assert_eq!(sent(&effects, 77), [Packet::LeaderInfo { epoch: Epoch(2), counts: true }]);
     assert!(replica.packet(1, Packet::Sync { token: 1 }).is_empty(), "the old one is deaf");
 }
 

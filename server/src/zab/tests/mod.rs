@@ -161,7 +161,7 @@ impl Replica {
     /// Follows 3 in epoch 2 with its history, as far as UPTODATE.
     pub(super) fn follow_to_broadcast(&mut self) {
         self.follow(3);
-        self.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+        self.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
         let zxid = self.zab.last_logged();
         self.packet(9, Packet::Diff { zxid });
         self.packet_and_sync(9, Packet::NewLeader { epoch: Epoch(2) });

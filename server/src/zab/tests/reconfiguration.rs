@@ -123,7 +123,7 @@ fn observer_acknowledges_from_the_reconfiguration_on_that_gives_it_a_vote() {
     let (connection, peer) = (ConnectionId(9), server(3));
     let effects = replica.step(Event::Connected { connection, peer, outgoing: true });
     assert!(matches!(sent(&effects, 9)[..], [Packet::ObserverInfo(_)]), "{effects:?}");
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: false });
     replica.packet(9, Packet::Diff { zxid: zxid(1, 3) });
     replica.packet_and_sync(9, Packet::NewLeader { epoch: Epoch(2) });
     replica.packet(9, Packet::UpToDate { committed: zxid(1, 3) });
@@ -161,7 +161,7 @@ fn truncation_gives_the_old_configuration_back() {
     assert_eq!(replica.zab.role(), RoleKind::Following(server(3)));
     let (connection, peer) = (ConnectionId(9), server(3));
     replica.step(Event::Connected { connection, peer, outgoing: true });
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(4) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(4), counts: true });
     let effects = replica.packet_and_sync(9, Packet::Trunc { zxid: zxid(2, 1) });
     let configured = effects.iter().find_map(|effect| match effect {
         Effect::Configure(quorum) => Some(quorum),
@@ -260,7 +260,7 @@ fn snapshot_brings_its_configuration() {
     replica.hear(2, Notification { state: PeerState::Following, ..looking(7, vote) });
     let (connection, peer) = (ConnectionId(9), server(3));
     replica.step(Event::Connected { connection, peer, outgoing: true });
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(4) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(4), counts: true });
     let configuration = Ensemble::new(zxid(3, 1), [3, 6, 7].map(ServerId), []);
     let snap = Packet::Snap { zxid: zxid(3, 9), configuration: configuration.clone() };
     replica.packet(9, snap);
@@ -282,7 +282,7 @@ fn deposed_leader_takes_its_reconfiguration_back() {
     assert_eq!(leader.zab.role(), RoleKind::Following(server(2)));
     let (connection, peer) = (ConnectionId(9), server(2));
     leader.step(Event::Connected { connection, peer, outgoing: true });
-    leader.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(3) });
+    leader.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(3), counts: true });
     leader.packet_and_sync(9, Packet::Trunc { zxid: zxid(1, 3) });
     assert_eq!(leader.zab.quorum().last_seen().version, Zxid::ZERO);
     assert!(!leader.zab.quorum().is_joint());
@@ -339,4 +339,28 @@ fn only_who_is_synchronized_may_be_made_a_voter() {
     assert_eq!(leader.zab.synced()[..], [server(1), server(3)]);
     synchronize(&mut leader, 5);
     assert_eq!(leader.zab.synced()[..], [server(1), server(3), server(5)]);
+}
+
+/// Two leaders may know that a replica votes when it does not know itself: what it promised to one
+/// it keeps against the other.
+#[test]
+fn promise_that_a_leader_counts_is_kept_by_who_does_not_know_of_its_vote() {
+    let recovered = recovered(7, 5, zxid(5, 1), zxid(5, 1));
+    let follow = |counts| {
+        let mut replica = changeable(Replica::new(4, 3, 1, &recovered), None);
+        replica.step(Event::Start);
+        for id in [2, 3] {
+            let state = if id == 3 { PeerState::Leading } else { PeerState::Following };
+            let vote = Vote { epoch: Epoch(6), zxid: zxid(6, 1), leader: server(3) };
+            replica.hear(id, Notification { state, ..looking(5, vote) });
+        }
+        let (connection, peer) = (ConnectionId(9), server(3));
+        replica.step(Event::Connected { connection, peer, outgoing: true });
+        replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(6), counts })
+    };
+    assert_eq!(looked(&follow(true)), Some("the leader's epoch is below the one promised"));
+    let effects = follow(false);
+    assert_eq!(looked(&effects), None);
+    let Packet::AckEpoch(ack) = &sent(&effects, 9)[0] else { panic!("{effects:?}") };
+    assert!(!ack.is_promise());
 }

@@ -7,7 +7,7 @@ use super::*;
 pub(super) fn leader_with_window() -> Replica {
     let mut replica = Replica::new(3, 3, 1, &recovered(1, 1, Zxid::ZERO, Zxid::ZERO));
     replica.follow(2);
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     replica.packet(9, Packet::Diff { zxid: Zxid::ZERO });
     let history: Vec<Entry> = (1..=5).map(|counter| entry(1, counter)).collect();
     replica.packet_and_sync(9, proposal(&history));
@@ -183,7 +183,7 @@ fn observer_is_synchronized_by_an_established_leader_only() {
 fn follower() -> Replica {
     let mut replica = Replica::new(1, 3, 0, &recovered(1, 1, zxid(1, 3), zxid(1, 1)));
     replica.follow(3);
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     replica
 }
 
