@@ -72,7 +72,7 @@ fn what_the_disk_did_not_take_is_neither_acknowledged_nor_voted_with() {
 fn epoch_that_found_no_room_was_never_promised() {
     let mut follower = Replica::with_history(1, 3, 0);
     follower.follow(3);
-    let effects = follower.packet(9, Packet::LeaderInfo { epoch: Epoch(5) });
+    let effects = follower.packet(9, Packet::LeaderInfo { epoch: Epoch(5), counts: true });
     assert!(sent(&effects, 9).is_empty() && follower.zab.accepted_epoch() == Epoch(5));
     follower.step(Event::DiskFull);
     let last = follower.zab.last_logged();

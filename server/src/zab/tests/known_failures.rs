@@ -8,7 +8,7 @@ use super::*;
 fn follower() -> Replica {
     let mut replica = Replica::new(1, 3, 0, &recovered(1, 1, zxid(1, 3), zxid(1, 1)));
     replica.follow(3);
-    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2) });
+    replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     replica
 }
 
@@ -29,7 +29,7 @@ fn bounce(replica: &mut Replica, lost: u64, leader: u32) -> Ticket {
     assert_eq!(replica.zab.role(), RoleKind::Following(server(leader)));
     let (connection, peer) = (ConnectionId(10), server(leader));
     replica.step(Event::Connected { connection, peer, outgoing: true });
-    let effects = replica.packet(10, Packet::LeaderInfo { epoch: Epoch(3) });
+    let effects = replica.packet(10, Packet::LeaderInfo { epoch: Epoch(3), counts: true });
     assert!(sent(&effects, 10).is_empty(), "nothing is told before it is on disk: {effects:?}");
     last_ticket(&effects).unwrap()
 }
