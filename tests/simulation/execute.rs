@@ -49,17 +49,6 @@ impl World {
                     Wire::Message(Message::Snapshot(database, configuration)),
                 );
             }
-            Effect::Configure(quorum) => {
-                let disk = &mut self.nodes[node].disk;
-                // Before it belongs to an ensemble there is nothing that it could be lost with.
-                if disk.accepted_epoch > Epoch(0) {
-                    disk.configuration = quorum.committed().clone();
-                }
-            }
-            Effect::Deliver(entries) => self.deliver(node, &entries),
-            Effect::DeliverFromLog { after, through } => {
-                self.deliver_from_log(node, after, through)
-            }
             Effect::StartServing { leader, epoch } => {
                 let state = &mut self.nodes[node];
                 state.serving = true;
@@ -98,6 +87,17 @@ impl World {
 
     fn execute_on_disk(&mut self, node: usize, effect: Effect) {
         match effect {
+            Effect::Configure(quorum) => {
+                let disk = &mut self.nodes[node].disk;
+                // Before it belongs to an ensemble there is nothing that it could be lost with.
+                if disk.accepted_epoch > Epoch(0) {
+                    disk.configuration = quorum.committed().clone();
+                }
+            }
+            Effect::Deliver(entries) => self.deliver(node, &entries),
+            Effect::DeliverFromLog { after, through } => {
+                self.deliver_from_log(node, after, through)
+            }
             Effect::AppendTxns { ticket, entries } => {
                 for entry in &*entries {
                     let before = std::mem::replace(&mut self.nodes[node].log_end, entry.zxid);
