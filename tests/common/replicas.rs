@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::deadline::{pause, wait_until};
 use crate::ensemble::SERVICE_LIMIT;
-use crate::server::{four_letter_word, is_serving, spawn_zookeeper, write_log4j};
+use crate::server::{STOP_LIMIT, four_letter_word, is_serving, spawn_zookeeper, write_log4j};
 use crate::{Directory, Ensemble, Process, Random, free_port};
 
 /// An ensemble whose members come and go.
@@ -19,6 +19,12 @@ pub trait Replicas {
 
     /// `kill -9`.
     fn kill(&mut self, id: u8);
+
+    /// SIGTERM, and waits for the end.
+    fn stop(&mut self, id: u8);
+
+    /// The member that leads, once there is one.
+    fn leader(&self) -> u8;
 
     /// Starts a member that does not run, with the data it has, and waits until it serves.
     fn start_again(&mut self, id: u8);
@@ -35,6 +41,14 @@ impl Replicas for Ensemble {
 
     fn kill(&mut self, id: u8) {
         Ensemble::kill(self, id);
+    }
+
+    fn stop(&mut self, id: u8) {
+        Ensemble::stop(self, id);
+    }
+
+    fn leader(&self) -> u8 {
+        Ensemble::leader(self)
     }
 
     fn start_again(&mut self, id: u8) {
@@ -130,6 +144,23 @@ impl Replicas for ZooKeeperEnsemble {
         if let Some(mut process) = self.processes[usize::from(id) - 1].take() {
             process.kill();
         }
+    }
+
+    fn stop(&mut self, id: u8) {
+        if let Some(mut process) = self.processes[usize::from(id) - 1].take() {
+            process.terminate(STOP_LIMIT);
+        }
+    }
+
+    fn leader(&self) -> u8 {
+        let leads =
+            |id: &u8| self.word(*id, "srvr").is_some_and(|answer| answer.contains("Mode: leader"));
+        let mut found = None;
+        wait_until("a ZooKeeper leads", SERVICE_LIMIT, || {
+            found = (1..=3).find(leads);
+            found.is_some()
+        });
+        found.unwrap_or_default()
     }
 
     fn start_again(&mut self, id: u8) {

@@ -13,6 +13,7 @@ mod known_failures;
 mod load;
 mod network_backup;
 mod no_quorum;
+mod observers;
 mod read_only;
 mod reconfig;
 mod sessions;
