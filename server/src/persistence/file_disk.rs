@@ -44,10 +44,17 @@ pub enum FileDiskError {
     Disk(#[from] DiskError),
 }
 
-/// One locked directory of a file system.
+/// One directory of a file system, locked, or only looked at.
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
+    /// `None` for who only looks: every change is refused.
+    held: Option<Held>,
+}
+
+/// What a daemon keeps of its directory.
+#[derive(Debug)]
+struct Held {
     directory: File,
     /// Held for as long as the disk is; the kernel lets go of it when the process ends.
     _lock: Flock<File>,
@@ -79,7 +86,7 @@ impl FileDisk {
         let directory =
             File::open(&path).map_err(|error| DiskError::new(Operation::Open, &path, error))?;
         let lock = lock(&path)?;
-        Ok(FileDisk { path, directory, _lock: lock })
+        Ok(FileDisk { path, held: Some(Held { directory, _lock: lock }) })
     }
 
     /// As [`FileDisk::open`], but makes `data_dir` itself where it is missing.
@@ -87,6 +94,19 @@ impl FileDisk {
         fs::create_dir_all(data_dir)
             .map_err(|error| DiskError::new(Operation::Create, data_dir, error))?;
         FileDisk::open(data_dir)
+    }
+
+    /// The directory at `path` as those see it who only look: not locked, and every change is refused.
+    pub fn look_at(path: impl Into<PathBuf>) -> FileDisk {
+        FileDisk { path: path.into(), held: None }
+    }
+
+    /// What changes need; an error for who only looks.
+    fn held(&self, operation: Operation, name: &str) -> Result<&Held, DiskError> {
+        self.held.as_ref().ok_or_else(|| {
+            let refused = io::ErrorKind::ReadOnlyFilesystem.into();
+            DiskError::new(operation, self.path.join(name), refused)
+        })
     }
 
     fn open_with(
@@ -171,6 +191,7 @@ impl Disk for FileDisk {
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.held(Operation::Open, name)?;
         self.open_with(name, Operation::Open, OpenOptions::new().read(true).write(true))
     }
 
@@ -179,30 +200,36 @@ impl Disk for FileDisk {
     }
 
     fn create_new(&self, name: &str) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.held(Operation::Create, name)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         self.open_with(name, Operation::Create, &options)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.held(Operation::Rename, from)?;
         let path = self.path.join(from);
         fs::rename(&path, self.path.join(to))
             .map_err(|error| DiskError::new(Operation::Rename, path, error))
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.held(Operation::Remove, name)?;
         let path = self.path.join(name);
         fs::remove_file(&path).map_err(|error| DiskError::new(Operation::Remove, path, error))
     }
 
     fn sync_dir(&self) -> Result<(), DiskError> {
-        self.directory
+        self.held(Operation::SyncDirectory, "")?
+            .directory
             .sync_all()
             .map_err(|error| DiskError::new(Operation::SyncDirectory, &self.path, error))
     }
 
     fn free_space(&self) -> Result<u64, DiskError> {
-        match fstatvfs(&self.directory) {
+        // Who only looks needs no room.
+        let Some(held) = &self.held else { return Ok(0) };
+        match fstatvfs(&held.directory) {
             Ok(status) => Ok(status.blocks_available() * status.fragment_size()),
             Err(errno) => Err(DiskError::new(Operation::FreeSpace, &self.path, errno.into())),
         }

@@ -15,6 +15,7 @@
 //! | 60..64 | CRC32C of the 60 bytes before; its place never changes with the version |
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use znodefs::Zxid;
@@ -92,6 +93,50 @@ pub enum HeaderError {
     Version(u32),
     /// A whole header of another ensemble.
     Foreign(EnsembleId),
+}
+
+/// Why a file with a whole header is not for this program or this replica.
+#[derive(Debug, thiserror::Error)]
+pub enum WrongFile {
+    /// A file of a later or older program.
+    #[error(
+        "{} has format version {found}, this program reads version {FORMAT_VERSION}: use the program that wrote it",
+        file.display()
+    )]
+    Version {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A file of another ensemble.
+    #[error(
+        "{} belongs to ensemble {found}, not to {expected}: correct dataDir or dataLogDir",
+        file.display()
+    )]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// Whose it is.
+        found: EnsembleId,
+        /// Whose it should be.
+        expected: EnsembleId,
+    },
+}
+
+impl HeaderError {
+    /// What that says of `file`, which should be of ensemble `expected`; `None` for a damaged one,
+    /// whose way out depends on what it is.
+    pub fn wrong_file(self, file: PathBuf, expected: Option<EnsembleId>) -> Option<WrongFile> {
+        match self {
+            HeaderError::Damaged => None,
+            HeaderError::Version(found) => Some(WrongFile::Version { file, found }),
+            HeaderError::Foreign(found) => {
+                // Only a caller that knows its ensemble can be told that another was found.
+                Some(WrongFile::Foreign { file, found, expected: expected.unwrap_or(found) })
+            }
+        }
+    }
 }
 
 impl FileHeader {

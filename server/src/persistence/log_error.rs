@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use znodefs::Zxid;
 
 use super::disk::DiskError;
-use super::file_header::{EnsembleId, FORMAT_VERSION};
+use super::file_header::WrongFile;
 
 /// Why the log cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -37,30 +37,9 @@ pub enum LogError {
         /// What is wrong there.
         reason: String,
     },
-    /// A segment of a later or older program.
-    #[error(
-        "{} has format version {found}, this program reads version {FORMAT_VERSION}: use the program that wrote it",
-        file.display()
-    )]
-    Version {
-        /// The segment.
-        file: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// A segment of another ensemble.
-    #[error(
-        "{} belongs to ensemble {found}, not to {expected}: correct dataDir or dataLogDir",
-        file.display()
-    )]
-    Foreign {
-        /// The segment.
-        file: PathBuf,
-        /// Whose it is.
-        found: EnsembleId,
-        /// Whose it should be.
-        expected: EnsembleId,
-    },
+    /// Of another version or another ensemble.
+    #[error(transparent)]
+    WrongFile(#[from] WrongFile),
     /// The log begins later than what was asked for.
     #[error("the log begins behind {base}, it does not reach back to {asked}")]
     NotReachingBack {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use znodefs::Zxid;
 
 use super::disk::{Disk, DiskError, DiskFile};
-use super::file_header::{FileHeader, FileKind, HEADER_LENGTH, HeaderError};
+use super::file_header::{FileHeader, FileKind, HEADER_LENGTH};
 use super::log_error::LogError;
 use super::log_format::{ALIGNMENT, RecordHeader, RecordKind, RecordReader, Salt, may_follow};
 use super::log_index::{LogIndex, LogView, Segment, parse_segment_name};
@@ -123,14 +123,10 @@ fn read_header(
     let count = read_full(&*file, 0, &mut bytes)?;
     match FileHeader::decode(FileKind::Log, Some(options.ensemble_id), &bytes[..count]) {
         Ok(header) => Ok(Some(header)),
-        Err(HeaderError::Damaged) => Ok(None),
-        Err(HeaderError::Version(found)) => {
-            Err(LogError::Version { file: disk.path_of(name), found })
-        }
-        Err(HeaderError::Foreign(found)) => {
-            let expected = options.ensemble_id;
-            Err(LogError::Foreign { file: disk.path_of(name), found, expected })
-        }
+        Err(error) => match error.wrong_file(disk.path_of(name), Some(options.ensemble_id)) {
+            Some(wrong) => Err(wrong.into()),
+            None => Ok(None),
+        },
     }
 }
 

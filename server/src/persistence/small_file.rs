@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use super::disk::{Disk, DiskError, remove_if_there};
 use super::file_header::{
-    BLOCK_HEADER_LENGTH, EnsembleId, FORMAT_VERSION, FileHeader, FileKind, HEADER_LENGTH,
-    HeaderError, u32_at,
+    BLOCK_HEADER_LENGTH, EnsembleId, FileHeader, FileKind, HEADER_LENGTH, WrongFile, u32_at,
 };
 use crate::mutation::{Mutation, mutated};
 
@@ -25,27 +24,9 @@ pub enum SmallFileError {
         .0.display()
     )]
     Damaged(PathBuf),
-    /// A file of a later or older program.
-    #[error(
-        "{} has format version {found}, this program reads version {FORMAT_VERSION}: use the program that wrote it",
-        file.display()
-    )]
-    Version {
-        /// The file.
-        file: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// A file of another ensemble.
-    #[error("{} belongs to ensemble {found}, not to {expected}: correct dataDir", file.display())]
-    Foreign {
-        /// The file.
-        file: PathBuf,
-        /// Whose it is.
-        found: EnsembleId,
-        /// Whose it should be.
-        expected: EnsembleId,
-    },
+    /// Of another version or another ensemble.
+    #[error(transparent)]
+    WrongFile(#[from] WrongFile),
 }
 
 /// Replaces the file `name`; durable when it returns.
@@ -85,12 +66,11 @@ pub fn read(
     let file = disk.path_of(name);
     let header = match FileHeader::decode(kind, ensemble_id, &bytes) {
         Ok(header) => header,
-        Err(HeaderError::Damaged) => return Err(SmallFileError::Damaged(file)),
-        Err(HeaderError::Version(found)) => return Err(SmallFileError::Version { file, found }),
-        Err(HeaderError::Foreign(found)) => {
-            // Only a caller that knows its ensemble can be told that another was found.
-            let expected = ensemble_id.unwrap_or(found);
-            return Err(SmallFileError::Foreign { file, found, expected });
+        Err(error) => {
+            return Err(match error.wrong_file(file.clone(), ensemble_id) {
+                Some(wrong) => wrong.into(),
+                None => SmallFileError::Damaged(file),
+            });
         }
     };
     let start = HEADER_LENGTH + BLOCK_HEADER_LENGTH;

@@ -25,8 +25,7 @@ use znodefs::Zxid;
 
 use super::disk::{Disk, DiskError, DiskFile, remove_if_there};
 use super::file_header::{
-    BLOCK_HEADER_LENGTH, EnsembleId, FORMAT_VERSION, FileHeader, FileKind, HEADER_LENGTH,
-    HeaderError, u32_at, u64_at,
+    BLOCK_HEADER_LENGTH, EnsembleId, FileHeader, FileKind, HEADER_LENGTH, WrongFile, u32_at, u64_at,
 };
 use super::snapshot_files::SnapshotFiles;
 
@@ -61,27 +60,9 @@ pub enum SnapshotError {
         /// What is wrong there.
         reason: String,
     },
-    /// A snapshot of a later or older program.
-    #[error(
-        "{} has format version {found}, this program reads version {FORMAT_VERSION}: use the program that wrote it",
-        file.display()
-    )]
-    Version {
-        /// The snapshot.
-        file: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// A snapshot of another ensemble.
-    #[error("{} belongs to ensemble {found}, not to {expected}: correct dataDir", file.display())]
-    Foreign {
-        /// The snapshot.
-        file: PathBuf,
-        /// Whose it is.
-        found: EnsembleId,
-        /// Whose it should be.
-        expected: EnsembleId,
-    },
+    /// Of another version or another ensemble.
+    #[error(transparent)]
+    WrongFile(#[from] WrongFile),
     /// The log was cut or replaced while the snapshot was being written: it may hold what no longer
     /// counts, and was dropped.
     #[error("the snapshot of {zxid} was overtaken by a change of history and dropped")]
@@ -333,12 +314,11 @@ impl SnapshotReader {
         }
         let header = match FileHeader::decode(FileKind::Snapshot, Some(ensemble_id), &head) {
             Ok(header) => header,
-            Err(HeaderError::Damaged) => return Err(damaged(0, "its header is not whole")),
-            Err(HeaderError::Version(found)) => {
-                return Err(SnapshotError::Version { file: path, found });
-            }
-            Err(HeaderError::Foreign(found)) => {
-                return Err(SnapshotError::Foreign { file: path, found, expected: ensemble_id });
+            Err(error) => {
+                return Err(match error.wrong_file(path.clone(), Some(ensemble_id)) {
+                    Some(wrong) => wrong.into(),
+                    None => damaged(0, "its header is not whole"),
+                });
             }
         };
         if trailer[36..] != *TRAILER_END

@@ -108,7 +108,7 @@ impl TxnLog {
     /// Opens the log in `disk`: checks the segments' chain, finds the end of the last, cuts a torn
     /// tail there. The records of earlier segments are checked when they are read.
     ///
-    /// Errors: [`LogError::Damaged`], [`LogError::Version`], [`LogError::Foreign`],
+    /// Errors: [`LogError::Damaged`], [`LogError::WrongFile`],
     /// [`LogError::Disk`].
     pub fn open(
         disk: Arc<dyn Disk>,

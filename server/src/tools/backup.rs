@@ -19,7 +19,6 @@ use super::download;
 use super::error::ToolError;
 use super::location::{Location, LocationDisks};
 use super::plan::{Action, Plan, plan};
-use super::read_only_disk::ReadOnlyDisk;
 use super::refill::{self, Target};
 use super::state::{self, NewDirectory};
 use super::survey::{Contents, Survey, load_snapshot};
@@ -255,7 +254,7 @@ fn cannot_write(file: &Path, error: &io::Error) -> ToolError {
 /// Reads a backup to its end.
 fn load(file: &Path) -> Result<(SnapshotInfo, DataTree), ToolError> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(parent.unwrap_or(Path::new("."))));
+    let disk: Arc<dyn Disk> = Arc::new(FileDisk::look_at(parent.unwrap_or(Path::new("."))));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     load_snapshot(&disk, &name, None).map_err(|error| {
         ToolError::Failed(format!("{error}; nothing was restored: take another backup"))

@@ -17,11 +17,10 @@ use super::error::ToolError;
 use super::location::{Location, LocationDisks};
 use super::log_scan::{self, Ending, Segment, SegmentHeader};
 use super::plan::{Action, Plan, plan};
-use super::read_only_disk::ReadOnlyDisk;
 use super::state;
 use super::survey::{self, Snapshot, SnapshotState, Survey};
 use crate::codec;
-use crate::persistence::{Disk, EnsembleId, ReplicaIdentity};
+use crate::persistence::{Disk, EnsembleId, FileDisk, ReplicaIdentity};
 use crate::txn::Txn;
 
 use output::Output;
@@ -438,7 +437,7 @@ fn identity_text(identity: &Result<Option<ReplicaIdentity>, String>) -> String {
 fn beside(path: &Path) -> (Arc<dyn Disk>, String) {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    (Arc::new(ReadOnlyDisk::new(directory.unwrap_or(Path::new(".")))), name)
+    (Arc::new(FileDisk::look_at(directory.unwrap_or(Path::new(".")))), name)
 }
 
 /// The ensemble of the directory that a file lies in, for when the file's own header is gone.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ToolError;
-use super::read_only_disk::{ReadOnlyDisk, holder};
+use super::holder::holder;
 use crate::config::ServerConfig;
 use crate::persistence::file_disk::{DIRECTORY_NAME, apache_directory};
 use crate::persistence::{Disk, FileDisk};
@@ -98,8 +98,8 @@ impl Location {
     /// The disks, for looking only.
     pub fn read_only(&self) -> LocationDisks {
         LocationDisks {
-            data: Arc::new(ReadOnlyDisk::new(self.data_path())),
-            log: Arc::new(ReadOnlyDisk::new(self.log_path())),
+            data: Arc::new(FileDisk::look_at(self.data_path())),
+            log: Arc::new(FileDisk::look_at(self.log_path())),
         }
     }
 

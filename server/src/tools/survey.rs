@@ -188,9 +188,7 @@ impl From<SnapshotError> for LoadError {
     fn from(error: SnapshotError) -> LoadError {
         match error {
             SnapshotError::Disk(error) => LoadError::Disk(error),
-            SnapshotError::Version { .. } | SnapshotError::Foreign { .. } => {
-                LoadError::Foreign(error.to_string())
-            }
+            SnapshotError::WrongFile(_) => LoadError::Foreign(error.to_string()),
             other => LoadError::Damaged(other.to_string()),
         }
     }

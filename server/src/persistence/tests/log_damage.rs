@@ -4,7 +4,7 @@
 use znodefs::Zxid;
 
 use super::*;
-use crate::persistence::file_header::HEADER_LENGTH;
+use crate::persistence::file_header::{HEADER_LENGTH, WrongFile};
 use crate::persistence::log_format::{RecordKind, Salt, push_record};
 
 const NAME: &str = "log.100000001";
@@ -214,7 +214,7 @@ fn another_version_and_another_ensemble_are_their_own_errors() {
     let (disk, _) = sample();
     let foreign = LogOptions { ensemble_id: EnsembleId([1; 16]), ..log_options() };
     let error = TxnLog::open(shared(&disk), foreign).err().unwrap();
-    assert!(matches!(error, LogError::Foreign { .. }), "{error}");
+    assert!(matches!(error, LogError::WrongFile(WrongFile::Foreign { .. })), "{error}");
     assert!(
         error.to_string().contains("/memory/log.100000001 belongs to ensemble 5a5a"),
         "{error}"
@@ -225,6 +225,6 @@ fn another_version_and_another_ensemble_are_their_own_errors() {
     bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
     disk.put(NAME, &bytes);
     let error = open_log(&disk).err().unwrap();
-    assert!(matches!(error, LogError::Version { found: 2, .. }), "{error}");
+    assert!(matches!(error, LogError::WrongFile(WrongFile::Version { found: 2, .. })), "{error}");
     assert!(error.to_string().contains("has format version 2"), "{error}");
 }

@@ -61,7 +61,7 @@ fn a_log_of_another_ensemble_is_refused() {
     append_each(&mut TxnLog::open(shared(&other), options).unwrap().0, [1]);
     drop(open(&disk).unwrap());
     let error = Storage::open(shared(&disk), shared(&other), storage_options()).err().unwrap();
-    assert!(matches!(error, StorageError::Log(LogError::Foreign { .. })), "{error}");
+    assert!(matches!(error, StorageError::Log(LogError::WrongFile(_))), "{error}");
 }
 
 #[test]
