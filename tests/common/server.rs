@@ -134,8 +134,6 @@ pub(crate) fn write_log4j(directory: &Path) {
 pub(crate) fn spawn_zookeeper(directory: &Path) -> Process {
     let mut command = Command::new("java");
     command.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-    // It keeps the last 500 transactions in memory, which are as many megabytes when files are large.
-    command.arg("-Dzookeeper.commitLogCount=20");
     // Its durability is not under test here, and the tests run on slow disks too.
     command.arg("-Dzookeeper.forceSync=no");
     command.arg("-cp").arg(format!("{}:{JARS}", directory.display()));
