@@ -1,5 +1,6 @@
-//! Deterministic simulation of whole ensembles: a fixed number of seeds, and the proof that the
-//! simulator finds mistakes. `scripts/simulate` runs as many seeds as one likes.
+//! Deterministic simulation of ensembles, of the protocol alone and of whole replicas (`replica`): a
+//! fixed number of seeds, and the proof that the simulator finds mistakes. `scripts/simulate` runs as
+//! many seeds as one likes.
 
 #![allow(missing_docs, reason = "a test")]
 

@@ -2,6 +2,8 @@
 //! sees apart from what a crash would leave, directory entries included, and fails on request.
 //! One seed gives one behaviour. It is never used in production.
 //!
+//! A disk may also do wrong and say nothing: bits rot where they lie, a write lands elsewhere.
+//!
 //! The crash model: a file's bytes and length are certain after `sync_data`, names after
 //! `sync_dir`. Of everything since, a seeded choice survives: nothing, all, a prefix of the
 //! operations, or any subset, where writes are torn at [`SECTOR_LENGTH`]. After a failed

@@ -8,8 +8,10 @@ use znodefs::wire::{ConnectRequest, Decoder, ReplyHeader, Request, take_frame};
 use znodefs::{Acl, CreateMode, Epoch, ErrorCode, OpCode, Zxid};
 
 use super::*;
+use crate::codec;
 use crate::connection::{Pending, Phase};
 use crate::tree::DataTree;
+use crate::txn::{TxnBody, TxnOrigin};
 
 struct Core {
     replica: Replica,
@@ -22,10 +24,21 @@ struct Core {
 
 impl Core {
     fn new() -> Core {
+        Core::of(false)
+    }
+
+    /// A member of an ensemble that learns from another one.
+    fn learner() -> Core {
+        let mut core = Core::of(true);
+        core.replica.start_serving(false, Epoch(7));
+        core
+    }
+
+    fn of(is_member: bool) -> Core {
         let address = "127.0.0.1:0".parse().unwrap();
         let database = Arc::new(Database::new(DataTree::new(1), 1));
         let parts = ReplicaParts {
-            is_member: false,
+            is_member,
             database: Arc::clone(&database),
             metrics: Arc::default(),
             config: ServerConfig::standalone("/none", address),
@@ -167,4 +180,33 @@ fn a_full_disk_refuses_what_waited_and_gives_its_numbers_to_what_comes_next() {
     core.all_durable();
     assert_eq!(replies(&connection), [(3, Zxid::new(Epoch(7), 2), 0)]);
     assert!(core.database.tree.read().node("/b").is_none());
+}
+
+#[test]
+fn a_sessions_former_connection_is_closed_before_the_leader_is_asked_to_move_it() {
+    let mut core = Core::learner();
+    let former = core.begin_connecting();
+    let forwarded = core.effects.zab.drain(..).find_map(|event| match event {
+        zab::Event::Forward(payload) => forwarded_request::ForwardedRequest::decode(&payload).ok(),
+        _ => None,
+    });
+    let (zxid, session_id) = (Zxid::new(Epoch(7), 1), forwarded.unwrap().session_id);
+    let origin = TxnOrigin { server: core.replica.config.server_id.0, connection: former.id.0 };
+    let body = TxnBody::CreateSession { timeout_ms: 10_000 };
+    let txn = Txn { zxid, session_id, xid: 0, origin, time_ms: 0, body };
+    let mut payload = Vec::new();
+    codec::encode_into(&txn, &mut payload).unwrap();
+    core.replica
+        .deliver_entries(&[zab::Entry { zxid, payload: payload.into() }], &mut core.effects);
+    assert_eq!(former.outbox().phase, Phase::Established);
+
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let connection = Arc::new(Connection::new(ConnectionId(99), peer, 0, 0));
+    let password = Some(PasswordKey([1; 32]).password(session_id));
+    let request =
+        ConnectRequest { timeout_ms: 10_000, session_id, password, ..ConnectRequest::default() };
+    core.handle(Event::Connect { connection, request });
+    let asks = |event: &zab::Event| matches!(event, zab::Event::Revalidate { .. });
+    assert!(core.effects.zab.iter().any(asks));
+    assert_eq!(former.outbox().phase, Phase::Closing);
 }
