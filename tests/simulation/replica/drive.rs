@@ -106,7 +106,12 @@ impl World {
         self.log.seen(self.now, node, &seen);
         let told = &mut self.nodes[node].told;
         let check = match seen {
-            Seen::Appended(entries) => self.invariants.order.appended(node, &entries, self.now),
+            Seen::Appended(entries) => {
+                let log =
+                    self.nodes[node].process.as_ref().and_then(|process| process.log.as_ref());
+                let durable = log.map_or(Zxid::ZERO, |log| log.durable_zxid());
+                self.invariants.order.appended(node, &entries, durable, self.now)
+            }
             Seen::Truncated(zxid) => {
                 self.counts.truncations += 1;
                 told.acknowledged = told.acknowledged.min(zxid);

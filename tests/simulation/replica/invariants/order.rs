@@ -93,8 +93,16 @@ impl Order {
         self.log_ends.get(&node).copied().unwrap_or(Zxid::ZERO)
     }
 
-    /// A member appends these to its log.
-    pub fn appended(&mut self, node: usize, entries: &[Entry], now: u64) -> Check {
+    /// A member appends these to its log, of which `durable` is on its disk. What was not may have
+    /// been given up since, where there was no room for it.
+    pub fn appended(&mut self, node: usize, entries: &[Entry], durable: Zxid, now: u64) -> Check {
+        if let Some(first) = entries.first()
+            && first.zxid <= self.log_end(node)
+            && let Some(before) = self.proposed.get(&first.zxid).map(|known| known.before)
+            && before >= durable
+        {
+            self.log_ends.insert(node, before);
+        }
         for entry in entries {
             let before = self.log_end(node);
             self.check_entry(node, entry.zxid, &entry.payload, before, now)?;
@@ -235,7 +243,8 @@ impl Order {
     /// The last transaction that a node has delivered.
     pub fn delivered_at(&self, node: usize) -> Zxid {
         let count = self.delivered.get(&node).copied().unwrap_or(0);
-        count.checked_sub(1).map_or(Zxid::ZERO, |last| self.sequence[last].zxid)
+        let last = count.checked_sub(1).and_then(|last| self.sequence.get(last));
+        last.map_or(Zxid::ZERO, |last| last.zxid)
     }
 
     /// A member delivers a transaction. The transaction, if nobody has before.
