@@ -8,6 +8,7 @@ use znodefs_server::ensemble::snapshot_transfer::NextPiece;
 use znodefs_server::link::LinkEvent;
 use znodefs_server::link::quorum_port::PortEvent;
 use znodefs_server::replica::Event;
+use znodefs_server::zab::Entry;
 
 use super::node::Stream;
 use super::outside::{Action, Seen};
@@ -104,22 +105,16 @@ impl World {
 
     fn see(&mut self, node: usize, seen: Seen) {
         self.log.seen(self.now, node, &seen);
-        let told = &mut self.nodes[node].told;
         let check = match seen {
-            Seen::Appended(entries) => {
-                let log =
-                    self.nodes[node].process.as_ref().and_then(|process| process.log.as_ref());
-                let durable = log.map_or(Zxid::ZERO, |log| log.durable_zxid());
-                self.invariants.order.appended(node, &entries, durable, self.now)
-            }
+            Seen::Appended(entries) => self.appended(node, &entries),
             Seen::Truncated(zxid) => {
                 self.counts.truncations += 1;
-                told.acknowledged = told.acknowledged.min(zxid);
+                self.nodes[node].told.cut(zxid);
                 self.invariants.order.truncated(node, zxid)
             }
             Seen::Installed(zxid) => {
                 self.counts.snapshots_installed += 1;
-                told.acknowledged = told.acknowledged.min(zxid);
+                self.nodes[node].told.cut(zxid);
                 let newest = self.invariants.order.last();
                 self.invariants.order.installed(node, zxid);
                 if let Some(process) = &mut self.nodes[node].process {
@@ -145,15 +140,12 @@ impl World {
                 Ok(())
             }
             Seen::Acknowledged(zxid) => {
-                match zxid.counter() {
-                    0 => told.adopted = told.adopted.max(zxid.epoch()),
-                    _ => told.acknowledged = told.acknowledged.max(zxid),
-                }
+                self.nodes[node].told.acknowledge(zxid);
                 Ok(())
             }
             Seen::ChangedOver => {
                 // It held nothing, and the ensemble in which it promised is none.
-                told.promised = znodefs::Epoch(0);
+                self.nodes[node].told.promised = znodefs::Epoch(0);
                 Ok(())
             }
             Seen::Leads => {
@@ -177,6 +169,12 @@ impl World {
             },
         };
         self.check(check);
+    }
+
+    fn appended(&mut self, node: usize, entries: &[Entry]) -> crate::invariants::Check {
+        let log = self.nodes[node].process.as_ref().and_then(|process| process.log.as_ref());
+        let durable = log.map_or(Zxid::ZERO, |log| log.durable_zxid());
+        self.invariants.order.appended(node, entries, durable, self.now)
     }
 
     fn begins_to_serve(

@@ -67,6 +67,21 @@ pub struct Told {
     pub adopted: Epoch,
 }
 
+impl Told {
+    /// Its log is cut behind this transaction, or begins anew there.
+    pub fn cut(&mut self, zxid: Zxid) {
+        self.acknowledged = self.acknowledged.min(zxid);
+    }
+
+    /// It acknowledges a transaction, or, by its number 0, an epoch.
+    pub fn acknowledge(&mut self, zxid: Zxid) {
+        match zxid.counter() {
+            0 => self.adopted = self.adopted.max(zxid.epoch()),
+            _ => self.acknowledged = self.acknowledged.max(zxid),
+        }
+    }
+}
+
 /// A node.
 pub struct Node {
     pub data: MemoryDisk,
