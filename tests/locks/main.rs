@@ -1,5 +1,6 @@
 //! flock and fcntl locks on mounts of one tree exclude each other, whatever happens to their holders.
 
+mod cut;
 mod exclusion;
 mod herd;
 mod kazoo;
