@@ -149,8 +149,7 @@ impl World {
                 Ok(())
             }
             Seen::Leads => {
-                self.counts.elections += 1;
-                self.disturb(self.now);
+                self.is_elected(node);
                 Ok(())
             }
             Seen::Serves { leader, epoch } => self.begins_to_serve(node, Plan::node(leader), epoch),
@@ -169,6 +168,14 @@ impl World {
             },
         };
         self.check(check);
+    }
+
+    fn is_elected(&mut self, node: usize) {
+        self.counts.elections += 1;
+        self.disturb(self.now);
+        if let Some(process) = &self.nodes[node].process {
+            self.invariants.order.elected(node, process.driver.zab().last_logged());
+        }
     }
 
     fn appended(&mut self, node: usize, entries: &[Entry]) -> crate::invariants::Check {

@@ -93,13 +93,22 @@ impl Order {
         self.log_ends.get(&node).copied().unwrap_or(Zxid::ZERO)
     }
 
+    /// A member that is elected has this as its newest transaction.
+    pub fn elected(&mut self, node: usize, last_logged: Zxid) {
+        let end = self.log_ends.entry(node).or_insert(Zxid::ZERO);
+        *end = last_logged.min(*end);
+    }
+
     /// A member appends these to its log, of which `durable` is on its disk. What was not may have
     /// been given up since, where there was no room for it.
     pub fn appended(&mut self, node: usize, entries: &[Entry], durable: Zxid, now: u64) -> Check {
         if let Some(first) = entries.first()
-            && first.zxid <= self.log_end(node)
             && let Some(before) = self.proposed.get(&first.zxid).map(|known| known.before)
             && before >= durable
+            && self
+                .back_from(self.log_end(node))
+                .take_while(|zxid| *zxid >= before)
+                .any(|zxid| zxid == before)
         {
             self.log_ends.insert(node, before);
         }
