@@ -76,7 +76,7 @@ impl Filesystem {
 
     /// `READDIR`: entries from an offset on, given to `add` until it says that there is no room.
     /// Offset 0 takes the names anew. At the end it is said if the listing is out of date already: then
-    /// [`Filesystem::forget_listing`] of the directory is due once the kernel has the answer.
+    /// `Filesystem::forget_listing` of the directory is due once the kernel has the answer.
     pub async fn readdir(
         &self,
         handle: u64,

@@ -5,8 +5,8 @@
 //! the protocol makes of it:
 //!
 //! - From the moment the transaction is **in a replica's log**, that replica needs a quorum of the old
-//!   and one of the new configuration for whatever it decides ([`QuorumVerifier::Joint`]); from the
-//!   moment it is known to be **committed**, one of the new configuration alone. A log that loses the
+//!   and one of the new configuration for whatever it decides
+//!   ([`QuorumVerifier::Joint`](super::quorum::QuorumVerifier::Joint)); from the moment it is known to be **committed**, one of the new configuration alone. A log that loses the
 //!   transaction by TRUNC gives the old configuration back; a log that is replaced by SNAP takes the
 //!   configuration that comes with the snapshot. Nothing else has to be kept: log and snapshot are the
 //!   durable form of "last seen". That it is committed is kept by the driver as well, in a file of its
