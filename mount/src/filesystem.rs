@@ -256,8 +256,12 @@ impl Filesystem {
         }
     }
 
-    /// What is known of an inode, without asking anyone.
+    /// What is known of an inode, without asking anyone; `None` while a commit of a closed file is
+    /// under way, which is about to change it.
     pub fn known_attributes(&self, number: u64) -> Option<FileAttr> {
+        if !self.handles.is_settled(number) {
+            return None;
+        }
         self.inodes.lock().get(number).map(|inode| self.attributes(inode))
     }
 

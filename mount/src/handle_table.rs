@@ -187,6 +187,11 @@ impl HandleTable {
         }
     }
 
+    /// Whether no commit of a closed file of this inode is under way.
+    pub fn is_settled(&self, inode: u64) -> bool {
+        self.releases_of(inode).is_empty()
+    }
+
     fn releases_of(&self, inode: u64) -> Vec<watch::Receiver<()>> {
         if !self.is_releasing.load(Ordering::Acquire) {
             return Vec::new();
@@ -274,8 +279,10 @@ mod tests {
         let mut waiting = std::pin::pin!(table.settled(7));
         let no_wait = std::time::Duration::ZERO;
         assert!(tokio::time::timeout(no_wait, &mut waiting).await.is_err());
+        assert!(table.is_settled(8) && !table.is_settled(7));
         drop(releasing);
         waiting.await;
+        assert!(table.is_settled(7));
         table.all_settled().await;
     }
 }
