@@ -64,9 +64,21 @@ fn etcd_17529_and_18089_item_40_a_slow_reader_with_many_watches_misses_no_event(
     const WATCHES: usize = 3000;
     let ensemble = Ensemble::start(3, 0);
     let mut writer = WireClient::connect(&ensemble.address(ensemble.leader()));
-    let mut reader = WireClient::connect(&ensemble.address(ensemble.follower()));
     let path = |number: usize| format!("/watched-{number:05}");
-    (0..WATCHES).for_each(|number| writer.create(&path(number), Some(b"0")));
+    let paths: Vec<String> = (0..WATCHES).map(path).collect();
+    let set_all = |writer: &mut WireClient, data: &Bytes| {
+        // Many at once, or the reader's session would end before all is written.
+        let set = |path| Request::SetData { path, data: Some(data.clone()), version: -1 };
+        let writes: Vec<Request<'_>> = paths.iter().map(|path| set(path)).collect();
+        for part in writes.chunks(200) {
+            writer.send(&part.iter().collect::<Vec<_>>()).expect("a connection");
+            for write in part {
+                assert!(writer.receive(write).expect("an answer").is_ok(), "{write:?}");
+            }
+        }
+    };
+    paths.iter().for_each(|path| writer.create(path, Some(b"0")));
+    let mut reader = WireClient::connect(&ensemble.address(ensemble.follower()));
     reader.call(&Request::Sync { path: "/" }).expect("a sync");
     for number in 0..WATCHES {
         let watched = reader.call(&Request::GetData { path: &path(number), watch: true });
@@ -74,9 +86,7 @@ fn etcd_17529_and_18089_item_40_a_slow_reader_with_many_watches_misses_no_event(
     }
     // Nothing is read of all this until it is over; twice each, and a one-shot watch tells of the first.
     for round in 1..=2 {
-        for number in 0..WATCHES {
-            writer.set(&path(number), Some(format!("{round}").as_bytes()));
-        }
+        set_all(&mut writer, &Bytes::from(format!("{round}")));
     }
     reader.call(&Request::Sync { path: "/" }).expect("a sync");
     let told = reader.events_so_far();
