@@ -1,7 +1,7 @@
 //! The thread of a member: takes everything out of the mailbox at once, lets the protocol and the
 //! replica work, and carries out what they want done (`effects`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub struct Driver {
     pub(super) zab: Zab,
     pub(super) disk: MemberDisk,
     pub(super) outside: Arc<dyn Outside>,
-    /// The connections that the protocol knows.
-    pub(super) connections: HashMap<u64, QuorumConnection>,
+    /// The connections that the protocol knows; in order, for they are sent to in this order.
+    pub(super) connections: BTreeMap<u64, QuorumConnection>,
     pub(super) arriving: Option<ArrivingSnapshot>,
     pub(super) arrived: Option<ArrivedSnapshot>,
     pub(super) read_only: ReadOnlyMode,
@@ -95,7 +95,7 @@ impl Driver {
             zab: parts.zab,
             disk: parts.disk,
             outside: parts.outside,
-            connections: HashMap::new(),
+            connections: BTreeMap::new(),
             arriving: None,
             arrived: None,
             read_only: parts.read_only,

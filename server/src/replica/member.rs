@@ -459,10 +459,13 @@ impl Replica {
         let now_ms = self.now.monotonic_ms;
         let Some(member) = &mut self.member else { return };
         let since_ms = std::mem::replace(&mut member.touches_told_ms, now_ms);
-        for (session_id, connection) in &self.by_session {
-            if connection.last_heard.get() >= since_ms {
-                touch(*session_id, connection, effects);
-            }
+        let all = self.by_session.iter();
+        let mut touched: Vec<_> =
+            all.filter(|(_, connection)| connection.last_heard.get() >= since_ms).collect();
+        // The same run tells the same in the same order, whatever a map's order.
+        touched.sort_unstable_by_key(|(session_id, _)| **session_id);
+        for (session_id, connection) in touched {
+            touch(*session_id, connection, effects);
         }
     }
 
