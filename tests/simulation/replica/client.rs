@@ -10,7 +10,7 @@ use znodefs::{SessionId, Zxid};
 use super::ask::{Ask, Asked};
 use super::invariants::watches::Watches;
 use super::world::{Happening, Phase, World};
-use crate::network::Wire;
+use crate::network::{Side, Wire};
 
 /// How long a client waits for the answer to its ConnectRequest, in microseconds.
 const CONNECT_US: u64 = 1_500_000;
@@ -212,6 +212,9 @@ impl World {
             sent: now,
             asked: VecDeque::new(),
         });
+        if let Some(session) = &state.session {
+            self.invariants.sessions.asked(session.id, timeout_ms);
+        }
         let (session_id, password, seen) = match &state.session {
             Some(session) => (session.id, session.password.clone(), session.seen),
             None => (SessionId(0), Bytes::from_static(&[0; 16]), Zxid::ZERO),
@@ -247,11 +250,18 @@ impl World {
             return;
         }
         let (connection, session_id) = (former.number, session.id);
+        // A leader that does not know yet that there is another moves nothing.
+        let newest = self.nodes.iter().map(|node| node.adopted).max();
+        let link = state.link.as_ref().and_then(|link| self.network.connection(link.number));
+        let server = link.map(|link| link.end(Side::Leader).node);
+        let moved = server.is_some_and(|node| Some(self.nodes[node].adopted) == newest);
         state.next_xid += 1;
         let number = state.next_xid;
         let ask = Ask::Set { path: "/r0".to_owned(), data: "moved".to_owned(), version: -1 };
-        let reason = "nothing takes effect through a connection that lost its session";
-        self.invariants.requests.forbid(session_id, number, reason);
+        if moved {
+            let reason = "nothing takes effect through a connection that lost its session";
+            self.invariants.requests.forbid(session_id, number, reason);
+        }
         self.log.asked(self.now, client, number, &ask);
         self.counts.moved_writes += 1;
         self.transmit(participant, connection, Wire::Message(ask.encode(number)));

@@ -1,6 +1,8 @@
 //! What a member wants done, and the doing of it: messages, connections, disk work, snapshots; with a
 //! crash in between where one is due.
 
+use std::sync::atomic::Ordering;
+
 use znodefs::Zxid;
 use znodefs_server::ensemble::MemberEvent;
 use znodefs_server::ensemble::log_read::LogReading;
@@ -88,8 +90,12 @@ impl World {
                 self.schedule_in(delay, Happening::ReadLog { node, life, reading });
             }
             Action::StartLog(worker) => {
-                if let Some(process) = self.process(node, life) {
-                    process.log = Some(worker);
+                if let Some(process) = self.process(node, life)
+                    && let Some(mut former) = process.log.replace(worker)
+                {
+                    // Of the ensemble that was left: a thread would have been ended in order.
+                    former.work_off();
+                    former.close();
                 }
             }
             Action::StartSnapshot(task) => {
@@ -113,13 +119,7 @@ impl World {
                 self.invariants.order.truncated(node, zxid)
             }
             Seen::Installed(zxid) => {
-                self.counts.snapshots_installed += 1;
-                self.nodes[node].told.cut(zxid);
-                let newest = self.invariants.order.last();
-                self.invariants.order.installed(node, zxid);
-                if let Some(process) = &mut self.nodes[node].process {
-                    process.exact_from = newest.max(zxid);
-                }
+                self.installed(node, zxid);
                 Ok(())
             }
             Seen::Delivered(entries) => {
@@ -168,6 +168,20 @@ impl World {
             },
         };
         self.check(check);
+    }
+
+    /// A snapshot has come whole; where the disk has no room for it, it is given up.
+    fn installed(&mut self, node: usize, zxid: Zxid) {
+        let newest = self.invariants.order.last();
+        let Some(process) = &mut self.nodes[node].process else { return };
+        let replacements = process.service.database.replacements.load(Ordering::Acquire);
+        if std::mem::replace(&mut process.replacements, replacements) == replacements {
+            return;
+        }
+        process.exact_from = newest.max(zxid);
+        self.counts.snapshots_installed += 1;
+        self.nodes[node].told.cut(zxid);
+        self.invariants.order.installed(node, zxid);
     }
 
     fn is_elected(&mut self, node: usize) {

@@ -56,6 +56,8 @@ pub struct Process {
     pub exact_from: Zxid,
     /// What was compared last.
     pub compared: Zxid,
+    /// How often its tree was replaced, as last seen.
+    pub replacements: u64,
     pub links: Vec<bool>,
 }
 
@@ -184,6 +186,7 @@ impl Node {
             leads: false,
             exact_from: Zxid(i64::MAX),
             compared: Zxid::ZERO,
+            replacements: 0,
             links: vec![false; plan.nodes()],
         });
         Ok(found)

@@ -105,10 +105,11 @@ impl Order {
         if let Some(first) = entries.first()
             && let Some(before) = self.proposed.get(&first.zxid).map(|known| known.before)
             && before >= durable
-            && self
-                .back_from(self.log_end(node))
-                .take_while(|zxid| *zxid >= before)
-                .any(|zxid| zxid == before)
+            && (before == Zxid::ZERO
+                || self
+                    .back_from(self.log_end(node))
+                    .take_while(|zxid| *zxid >= before)
+                    .any(|zxid| zxid == before))
         {
             self.log_ends.insert(node, before);
         }

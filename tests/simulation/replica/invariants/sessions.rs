@@ -64,6 +64,14 @@ impl Sessions {
         touches.push(now);
     }
 
+    /// A client asks for its session with this timeout, which it has from then on or a little later,
+    /// whether or not the client hears of it.
+    pub fn asked(&mut self, session_id: SessionId, timeout_ms: u64) {
+        if let Some(life) = self.lives.get_mut(&session_id) {
+            life.timeout_ms = life.timeout_ms.min(timeout_ms);
+        }
+    }
+
     /// A client has heard which timeout its session has.
     pub fn negotiated(&mut self, session_id: SessionId, timeout_ms: u64) {
         if let Some(life) = self.lives.get_mut(&session_id) {
