@@ -76,6 +76,9 @@ struct State {
     power: Option<u64>,
     /// The next write to a file whose name begins so goes astray.
     misdirected: Option<String>,
+    /// The file in which a write went astray, and how many syncs with more than zeros it has had
+    /// since.
+    astray: Option<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -125,6 +128,7 @@ impl MemoryDisk {
                 changes: 0,
                 power: None,
                 misdirected: None,
+                astray: None,
             })),
         }
     }
@@ -170,6 +174,12 @@ impl MemoryDisk {
     /// Whether that write is still to come.
     pub fn will_misdirect(&self) -> bool {
         self.state.lock().misdirected.is_some()
+    }
+
+    /// Whether a write has gone astray and nothing was synced in its file after it: then its absence
+    /// cannot be told from that of a write that the power's end interrupted.
+    pub fn last_write_went_astray(&self) -> bool {
+        self.state.lock().astray.is_some_and(|(_, syncs)| syncs <= 1)
     }
 
     /// How many operations that change the disk there have been.
@@ -394,11 +404,18 @@ impl State {
         if (bytes.len() as u64) < *offset {
             *offset = choice % (*offset - bytes.len() as u64);
             self.misdirected = None;
+            self.astray = Some((id, 0));
         }
     }
 
     fn sync_bytes(&mut self, id: u64) {
         if let Some(file) = self.files.get_mut(&id) {
+            if let Some((astray, syncs)) = &mut self.astray
+                && *astray == id
+                && file.unsynced.iter().any(Change::is_more_than_zeros)
+            {
+                *syncs += 1;
+            }
             for change in file.unsynced.drain(..) {
                 change.apply(&mut file.durable, &mut |_| true);
             }
@@ -481,6 +498,10 @@ impl NameChange {
 }
 
 impl Change {
+    fn is_more_than_zeros(&self) -> bool {
+        matches!(self, Change::Write(_, bytes) if bytes.iter().any(|byte| *byte != 0))
+    }
+
     /// Applies the change, of writes only the sectors that `survives` chooses.
     fn apply(&self, bytes: &mut Vec<u8>, survives: &mut dyn FnMut(usize) -> bool) {
         match self {

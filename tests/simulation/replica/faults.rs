@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::world::{Happening, World};
 use crate::invariants::violation;
 use crate::network::Side;
-use crate::replica::invariants::recovered::check_found;
+use crate::replica::invariants::recovered::{check_found, holds_acknowledged};
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -146,6 +146,7 @@ impl World {
         }
         self.disturb(self.now);
         let newest = self.invariants.order.last();
+        let went_astray = self.nodes[node].log_disk.last_write_went_astray();
         let started = self.nodes[node].start(&self.plan, node);
         self.counts.starts += 1;
         if self.nodes[node].power_is_off() {
@@ -162,6 +163,10 @@ impl World {
             format!("node {node} starts with a snapshot of {snapshot} and a log up to {last}")
         });
         let told = self.nodes[node].told;
+        if went_astray && !holds_acknowledged(&found, &told) {
+            // No replica can tell it from a write that the power's end interrupted.
+            return self.cannot_start(node, "its last write went astray");
+        }
         let check = check_found(node, &found, &told)
             .and_then(|()| self.invariants.order.found(node, found.snapshot, &found.entries));
         self.check(check);

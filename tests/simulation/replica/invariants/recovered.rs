@@ -35,6 +35,12 @@ pub fn look_at(recovered: &MemberRecovered) -> Result<Found, String> {
     })
 }
 
+/// Whether all that was acknowledged is there.
+pub fn holds_acknowledged(found: &Found, told: &Told) -> bool {
+    let acknowledged = told.acknowledged;
+    acknowledged <= found.snapshot || found.entries.iter().any(|(zxid, _)| *zxid == acknowledged)
+}
+
 /// What was told must be there.
 pub fn check_found(node: usize, found: &Found, told: &Told) -> Check {
     if found.accepted_epoch < told.promised {
@@ -51,11 +57,8 @@ pub fn check_found(node: usize, found: &Found, told: &Told) -> Check {
             format!("node {node} acknowledged epoch {adopted} and finds currentEpoch {current}"),
         );
     }
-    let acknowledged = told.acknowledged;
-    let holds = acknowledged <= found.snapshot
-        || found.entries.iter().any(|(zxid, _)| *zxid == acknowledged);
-    if !holds {
-        let last = found.last_logged;
+    if !holds_acknowledged(found, told) {
+        let (acknowledged, last) = (told.acknowledged, found.last_logged);
         return violation(
             "an acknowledgement is backed by synced bytes",
             format!("node {node} acknowledged {acknowledged} and finds a log up to {last}"),
