@@ -62,7 +62,11 @@ fn a_cut_shorter_than_the_session_only_makes_everybody_wait() {
         holder.wait_for("in");
         let there = Background::start(&cut.there, "exec 9<held-there; flock 9; echo in; cat");
         there.wait_for("in");
-        let mut waiter = Background::start(&cut.here, "exec flock held-there echo locked");
+        let mut waiter = Background::start(
+            &cut.here,
+            "exec 8<held-there; echo opened; flock 8 || exit; echo locked",
+        );
+        waiter.wait_for("opened");
         cut.proxy.cut();
         cut.wait_for_state("suspended");
         std::thread::scope(|scope| {
@@ -99,7 +103,11 @@ fn a_cut_longer_than_the_session_ends_its_locks_and_nothing_else() {
         holder.wait_for("in");
         let there = Background::start(&cut.there, "exec 9<held-there; flock 9; echo in; cat");
         there.wait_for("in");
-        let mut waiter = Background::start(&cut.here, "exec flock held-there echo locked");
+        let mut waiter = Background::start(
+            &cut.here,
+            "exec 8<held-there; echo opened; flock 8 || exit; echo locked",
+        );
+        waiter.wait_for("opened");
         cut.proxy.cut();
         cut.wait_for_state("suspended");
         let read = fs::read_to_string(cut.here.join("g"));
