@@ -41,6 +41,18 @@ impl Cut {
         wait_until(&format!("the mount is {state}"), LIMIT, is_so);
     }
 
+    /// Cuts the network when a lock is held there and waited for here; gives holder and waiter.
+    fn cut_a_waiter_off(&self) -> (Background, Background) {
+        let there = Background::start(&self.there, "exec 9<held-there; flock 9; echo in; cat");
+        there.wait_for("in");
+        let script = "exec 8<held-there; echo opened; flock 8 || exit; echo locked";
+        let waiter = Background::start(&self.here, script);
+        waiter.wait_for("opened");
+        self.proxy.cut();
+        self.wait_for_state("suspended");
+        (there, waiter)
+    }
+
     fn is_locked(&self, file: &str) -> bool {
         self.there.sh(&format!("flock -n {file} true")).code == 1
     }
@@ -60,15 +72,7 @@ fn a_cut_shorter_than_the_session_only_makes_everybody_wait() {
         let holder_script = HOLDER.replace("$GO", &go.display().to_string());
         let mut holder = Background::start(&cut.here, &holder_script);
         holder.wait_for("in");
-        let there = Background::start(&cut.there, "exec 9<held-there; flock 9; echo in; cat");
-        there.wait_for("in");
-        let mut waiter = Background::start(
-            &cut.here,
-            "exec 8<held-there; echo opened; flock 8 || exit; echo locked",
-        );
-        waiter.wait_for("opened");
-        cut.proxy.cut();
-        cut.wait_for_state("suspended");
+        let (there, mut waiter) = cut.cut_a_waiter_off();
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| fs::read_to_string(cut.here.join("g")));
             let writing = scope.spawn(|| fs::write(cut.here.join("written"), "while cut off"));
@@ -101,15 +105,7 @@ fn a_cut_longer_than_the_session_ends_its_locks_and_nothing_else() {
         let mut holder =
             Background::start(&cut.here, &script.replace("$GO", &go.display().to_string()));
         holder.wait_for("in");
-        let there = Background::start(&cut.there, "exec 9<held-there; flock 9; echo in; cat");
-        there.wait_for("in");
-        let mut waiter = Background::start(
-            &cut.here,
-            "exec 8<held-there; echo opened; flock 8 || exit; echo locked",
-        );
-        waiter.wait_for("opened");
-        cut.proxy.cut();
-        cut.wait_for_state("suspended");
+        let (there, mut waiter) = cut.cut_a_waiter_off();
         let read = fs::read_to_string(cut.here.join("g"));
         assert_eq!(read.map_err(|error| error.raw_os_error()), Err(Some(libc::ETIMEDOUT)));
         let written = fs::write(cut.here.join("written"), "never");
