@@ -3,4 +3,5 @@
 //! ZooKeeper does.
 
 mod kazoo;
+mod mounted;
 mod zk_cli;

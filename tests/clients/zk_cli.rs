@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use znodefs_tests::{Backend, Ran, Server, Shell, World, on_every_server};
+use znodefs_tests::{Ran, Server, Shell, on_every_server};
 
 /// Runs one command with `zkCli.sh`.
 #[track_caller]
-fn zk_cli(address: &str, arguments: &[&str]) -> Ran {
+pub fn zk_cli(address: &str, arguments: &[&str]) -> Ran {
     let mut command = Command::new("/usr/share/zookeeper/bin/zkCli.sh");
     command.arg("-server").arg(address).args(arguments);
     // It waits for the connection before it runs the command.
@@ -25,7 +25,7 @@ fn zk_cli_session(address: &str, lines: &str) -> String {
 }
 
 /// The last line of the output that is not empty.
-fn last_line(output: &str) -> &str {
+pub fn last_line(output: &str) -> &str {
     output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
 }
 
@@ -102,18 +102,3 @@ fn assert_in_order(output: &str, expected: &[&str]) {
 }
 
 on_every_server![zk_cli_creates_reads_watches_and_deletes];
-
-#[test]
-fn zk_cli_and_the_mount_see_what_the_other_wrote() {
-    let world = World::new(Backend::Znoded);
-    world.sh("mkdir service; printf mounted > service/file").ok();
-    let read = zk_cli(&world.address, &["get", "/service/file"]);
-    assert!(read.stdout.contains("mounted"), "{read:#?}");
-    zk_cli(&world.address, &["create", "/service/other", "typed"]).ok();
-    assert_eq!(world.sh("cat service/other; ls service").ok(), "typedfile\nother\n");
-    world.sh("rm service/file").ok();
-    let listed = zk_cli(&world.address, &["ls", "/service"]);
-    assert_eq!(last_line(&listed.stdout), "[other]", "{listed:#?}");
-    zk_cli(&world.address, &["deleteall", "/service"]).ok();
-    world.sh("ls service").fails("No such file or directory");
-}

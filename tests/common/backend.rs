@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::mount::Mount;
+use crate::restarts::settle;
 use crate::server::{DebianZooKeeper, Server, Znoded};
 use crate::{Directory, Ran, WireClient};
 
@@ -22,7 +23,7 @@ pub enum Backend {
 pub struct World {
     /// The mount; first, so that it ends before its server does.
     pub mount: Mount,
-    /// `HOST:PORT` of the service.
+    /// `HOST:PORT` of the service; several, separated by commas, of an ensemble.
     pub address: String,
     _server: Option<Box<dyn Server>>,
     _data: Option<Directory>,
@@ -45,9 +46,15 @@ impl World {
                 return World { mount, address, _server: None, _data: Some(data) };
             }
         };
+        let world = World::of(&*server, arguments);
+        World { _server: Some(server), ..world }
+    }
+
+    /// Mounts what a server serves that outlives this.
+    pub fn of(server: &dyn Server, arguments: &[&str]) -> World {
         let address = server.address();
         let mount = Mount::of(&address, arguments);
-        World { mount, address, _server: Some(server), _data: None }
+        World { mount, address, _server: None, _data: None }
     }
 
     /// Mounts the same tree once more, as another machine would.
@@ -63,6 +70,7 @@ impl World {
 
     /// A path inside the mount.
     pub fn path(&self, name: &str) -> PathBuf {
+        settle(&self.address);
         self.mount.join(name)
     }
 
@@ -72,7 +80,8 @@ impl World {
     }
 }
 
-/// Makes each of these functions of a [`World`] a test on every backend.
+/// Makes each of these functions of a [`World`] a test on every backend, and on an ensemble whose members
+/// are restarted.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($name:ident),* $(,)?) => {
@@ -85,11 +94,12 @@ macro_rules! on_every_backend {
         mod zookeeper {
             $(#[test] fn $name() { super::$name(&$crate::World::new($crate::Backend::ZooKeeper)); })*
         }
+        $crate::on_restarts![|server| &$crate::World::of(server, &[]); $($name),*];
     };
 }
 
 /// Makes each of these functions of a [`Server`] a test on `znoded` and on Debian's ZooKeeper,
-/// which shows that it asks for what a ZooKeeper does.
+/// which shows that it asks for what a ZooKeeper does, and on an ensemble whose members are restarted.
 #[macro_export]
 macro_rules! on_every_server {
     ($($name:ident),* $(,)?) => {
@@ -98,6 +108,47 @@ macro_rules! on_every_server {
         }
         mod zookeeper {
             $(#[test] fn $name() { super::$name(&mut $crate::DebianZooKeeper::start()); })*
+        }
+        $crate::on_restarts![$($name),*];
+    };
+}
+
+/// Makes each of these functions of a [`Server`], or of what is made of one, a test on `znoded` and on an
+/// ensemble whose members are restarted.
+#[macro_export]
+macro_rules! on_znoded {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_znoded![|server| server; $($name),*];
+    };
+    (|$server:ident| $world:expr; $($name:ident),* $(,)?) => {
+        mod znoded {
+            $(#[test] fn $name() {
+                let $server: &mut dyn $crate::Server = &mut $crate::Znoded::start();
+                super::$name($world);
+            })*
+        }
+        $crate::on_restarts![|$server| $world; $($name),*];
+    };
+}
+
+/// Makes one test of these functions of a [`Server`], or of what is made of one: they pass on an ensemble
+/// whose members are restarted.
+#[macro_export]
+macro_rules! on_restarts {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_restarts![|server| server; $($name),*];
+    };
+    (|$server:ident| $world:expr; $($name:ident),* $(,)?) => {
+        mod restarts {
+            #[test]
+            fn all_pass_while_members_are_restarted() {
+                $crate::restarts::pass(module_path!(), &[
+                    $($crate::restarts::Case {
+                        name: stringify!($name),
+                        body: |$server| super::$name($world),
+                    }),*
+                ]);
+            }
         }
     };
 }

@@ -21,6 +21,8 @@ pub mod proxy;
 pub mod random;
 pub mod reaper;
 pub mod replicas;
+pub mod restarts;
+mod roaming;
 pub mod server;
 pub mod shell;
 pub mod small_disk;

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::deadline::wait_for;
 use crate::mount_table::{self, MountTableEntry};
 use crate::reaper::Reaper;
+use crate::restarts::settle;
 use crate::server::STOP_LIMIT;
 use crate::{Directory, Process, Ran, Shell, binary, free_port};
 
@@ -22,6 +23,8 @@ const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 pub struct Mount {
     process: Process,
     mountpoint: PathBuf,
+    /// Who serves it, unless that is the mount itself.
+    servers: String,
     reaper: Reaper,
     // Last, so that it is removed after the mount.
     _directory: Directory,
@@ -30,9 +33,11 @@ pub struct Mount {
 impl Mount {
     /// Mounts `HOST:PORT[/CHROOT]` with these further arguments, `["-o", "ro"]` for example.
     pub fn of(source: &str, arguments: &[&str]) -> Mount {
-        Mount::start(|command| {
+        let mut mount = Mount::start(|command| {
             command.args(arguments).arg(source);
-        })
+        });
+        mount.servers = source.split('/').next().unwrap_or_default().to_string();
+        mount
     }
 
     /// Mounts a replica inside the mount process, with its data in `data`; also gives the address
@@ -54,7 +59,8 @@ impl Mount {
         arguments(&mut command);
         command.arg(&mountpoint);
         let process = Process::spawn(&mut command, &directory.join("znode-mount.log"));
-        let mut mount = Mount { process, mountpoint, reaper, _directory: directory };
+        let servers = String::new();
+        let mut mount = Mount { process, mountpoint, servers, reaper, _directory: directory };
         mount.wait_until_mounted();
         mount
     }
@@ -90,6 +96,7 @@ impl Mount {
     /// Runs a bash script in its root.
     #[track_caller]
     pub fn sh(&self, script: &str) -> Ran {
+        settle(&self.servers);
         self.shell().sh(script)
     }
 

@@ -45,7 +45,10 @@ impl Process {
 
     /// Everything it has written so far.
     pub fn log_text(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        crate::restarts::hear(&text);
+        text
     }
 
     /// How it ended; `None` while it runs.

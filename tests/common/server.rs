@@ -21,11 +21,8 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 /// What the tests need to know of a running server.
 pub trait Server: Send + Sync {
-    /// `HOST:PORT` for clients.
+    /// `HOST:PORT` for clients; several of them, separated by commas, for an ensemble.
     fn address(&self) -> String;
-
-    /// The process, for its log and for signals.
-    fn process(&mut self) -> &mut Process;
 
     /// Kills it with `kill -9` if it still runs, and starts it again on the same port with the data
     /// it had.
@@ -72,15 +69,16 @@ impl Znoded {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The process, for its log and for signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
 }
 
 impl Server for Znoded {
     fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-
-    fn process(&mut self) -> &mut Process {
-        &mut self.process
     }
 
     fn start_again(&mut self) {
@@ -154,10 +152,6 @@ log4j.appender.C.layout.ConversionPattern=%d %p %c: %m%n
 impl Server for DebianZooKeeper {
     fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
-    }
-
-    fn process(&mut self) -> &mut Process {
-        &mut self.process
     }
 
     fn start_again(&mut self) {

@@ -132,7 +132,9 @@ impl Shell {
             // Not awaited: a process that hangs in a mount does not end before the mount does.
             panic!("{line} did not end within {:?}\n{stdout}{stderr}", self.time_limit);
         };
-        Ran { command: line, code: exit_code(status), stdout, stderr }
+        let ran = Ran { command: line, code: exit_code(status), stdout, stderr };
+        crate::restarts::hear(&ran.output());
+        ran
     }
 }
 

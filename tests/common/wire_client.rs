@@ -1,6 +1,7 @@
 //! A plain, blocking client of the ZooKeeper protocol: one connection, one request at a time. It
 //! shares the records with the product but not the client library, so that a fault there does not
-//! hide itself, and it sends whatever bytes a test wants.
+//! hide itself, and it sends whatever bytes a test wants. With several servers, separated by commas, it
+//! goes on at another one when its own goes: `roaming`.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -15,6 +16,8 @@ use znodefs::wire::{
 };
 use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
 
+use crate::roaming::{self, Roaming};
+
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
@@ -28,6 +31,7 @@ pub struct WireClient {
     next_xid: i32,
     awaited: VecDeque<i32>,
     events: VecDeque<WatchedEvent>,
+    roaming: Option<Roaming>,
     /// The session's id.
     pub session_id: SessionId,
     /// The session's password.
@@ -42,7 +46,7 @@ pub struct WireClient {
 pub type Answer = Result<Response, ErrorCode>;
 
 impl WireClient {
-    /// Connects to `HOST:PORT` and opens a session.
+    /// Connects to `HOST:PORT`, or to one of several, and opens a session.
     #[track_caller]
     pub fn connect(address: &str) -> WireClient {
         WireClient::try_connect(address).expect("a session")
@@ -61,20 +65,17 @@ impl WireClient {
     /// Connects with this first record; an error if the server closes the connection instead of
     /// answering. A refused session is an answer with the id 0.
     pub fn connect_with(address: &str, request: &ConnectRequest) -> std::io::Result<WireClient> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        let mut out = BytesMut::new();
-        put_frame(&mut out, |out| request.encode(out));
-        stream.write_all(&out)?;
-        let frame = read_frame(&mut stream)?;
-        let response =
-            ConnectResponse::decode(&mut Decoder::new(&frame)).expect("a connect response");
+        let roaming = Roaming::among(address, request.timeout_ms);
+        let (stream, response) = match &roaming {
+            Some(roaming) => roaming.open(request)?,
+            None => open(address, request)?,
+        };
         Ok(WireClient {
             stream,
             next_xid: 1,
             awaited: VecDeque::new(),
             events: VecDeque::new(),
+            roaming,
             session_id: response.session_id,
             password: response.password,
             read_only: response.read_only,
@@ -93,12 +94,25 @@ impl WireClient {
 
     /// Sends a request and waits for its answer; an error if the connection ends.
     pub fn try_call(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
-        self.send(&[request])?;
-        self.receive(request)
+        if self.roaming.is_some() {
+            return Ok(roaming::call(self, request));
+        }
+        self.call_here(request)
+    }
+
+    /// The same on this connection only.
+    pub(crate) fn call_here(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
+        self.send_here(&[request])?;
+        self.receive_here(request)
     }
 
     /// Sends requests without waiting for answers.
     pub fn send(&mut self, requests: &[&Request<'_>]) -> std::io::Result<()> {
+        let sent = self.send_here(requests);
+        self.or_inconclusive(sent)
+    }
+
+    fn send_here(&mut self, requests: &[&Request<'_>]) -> std::io::Result<()> {
         let mut out = BytesMut::new();
         for request in requests {
             let xid = match request {
@@ -115,6 +129,19 @@ impl WireClient {
 
     /// The answer to the earliest request that has none yet, which was this one.
     pub fn receive(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
+        let received = self.receive_here(request);
+        self.or_inconclusive(received)
+    }
+
+    /// What is on its way together with other requests is not sent again elsewhere.
+    fn or_inconclusive<T>(&self, result: std::io::Result<T>) -> std::io::Result<T> {
+        match result {
+            Err(error) if self.roaming.is_some() => roaming::lost(&error),
+            result => result,
+        }
+    }
+
+    fn receive_here(&mut self, request: &Request<'_>) -> std::io::Result<Answer> {
         loop {
             let frame = read_frame(&mut self.stream)?;
             let mut decoder = Decoder::new(&frame);
@@ -145,7 +172,8 @@ impl WireClient {
     #[track_caller]
     pub fn next_event(&mut self) -> WatchedEvent {
         while self.events.is_empty() {
-            let frame = read_frame(&mut self.stream).expect("a watch event");
+            let frame = read_frame(&mut self.stream);
+            let frame = self.or_inconclusive(frame).expect("a watch event");
             let mut decoder = Decoder::new(&frame);
             let header = ReplyHeader::decode(&mut decoder).expect("a reply header");
             assert_eq!(header.xid, xid::NOTIFICATION);
@@ -246,6 +274,29 @@ impl WireClient {
         self.stream.write_all(bytes)
     }
 
+    /// What a client of several servers knows; `None` for a client of one.
+    pub(crate) fn roaming(&mut self) -> Option<&mut Roaming> {
+        self.roaming.as_mut()
+    }
+
+    /// Goes on with the same session on another connection.
+    pub(crate) fn go_on_with(&mut self, stream: TcpStream) {
+        self.stream = stream;
+        self.awaited.clear();
+    }
+
+    /// Whether the connection has ended, as far as is known without waiting.
+    pub(crate) fn is_closed(&self) -> bool {
+        let blocking = |yes: bool| self.stream.set_nonblocking(!yes).expect("a flag of a socket");
+        blocking(false);
+        let peeked = self.stream.peek(&mut [0]);
+        blocking(true);
+        match peeked {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Whether the server has closed the connection, waiting for it up to `limit`.
     pub fn is_closed_within(&mut self, limit: Duration) -> bool {
         self.stream.set_read_timeout(Some(limit)).expect("a read timeout");
@@ -267,6 +318,22 @@ impl Drop for WireClient {
         put_request(&mut out, self.next_xid, &Request::CloseSession);
         let _ = self.stream.write_all(&out);
     }
+}
+
+/// Opens a connection to one server with this first record; its answer.
+pub(crate) fn open(
+    address: &str,
+    request: &ConnectRequest,
+) -> std::io::Result<(TcpStream, ConnectResponse)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    let mut out = BytesMut::new();
+    put_frame(&mut out, |out| request.encode(out));
+    stream.write_all(&out)?;
+    let frame = read_frame(&mut stream)?;
+    let response = ConnectResponse::decode(&mut Decoder::new(&frame)).expect("a connect response");
+    Ok((stream, response))
 }
 
 fn read_frame(stream: &mut TcpStream) -> std::io::Result<Bytes> {

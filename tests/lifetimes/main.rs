@@ -104,6 +104,31 @@ while len(os.listdir('.')) > 1: pass";
     assert_eq!(ran.ok(), "s-0000000001\n['f', 's-0000000001', 'zookeeper']\n");
 }
 
+fn another_users_process_is_refused(world: &World) {
+    let mount = world.mount_again(&["-o", "allow_other"]);
+    let as_nobody = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
+    mount.sh(&format!("{as_nobody} mkdir lock@pid=$$ 2>&1")).ok();
+    wait_until_gone(world, "/lock");
+    mount.sh(&format!("{as_nobody} mkdir lock@pid=1")).fails("Operation not permitted");
+    assert_eq!(world.client().stat("/lock"), None);
+}
+
+fn watchers_are_told_of_the_end(world: &World) {
+    let watching =
+        Background::start(&world.mount, "exec inotifywait -m -q -e delete --format '%e %f' . 2>&1");
+    let events = |marker: &str| {
+        // Until it watches, and until it says so.
+        wait_until("inotifywait tells", SOON, || {
+            world.sh(&format!("touch {marker}; rm {marker}")).ok();
+            watching.has_said(&format!("DELETE {marker}"))
+        });
+    };
+    events("first");
+    world.sh("mkdir lock@pid=$$; exec 9<>member@fd").ok();
+    watching.wait_for("DELETE member");
+    watching.wait_for("DELETE,ISDIR lock");
+}
+
 on_every_backend!(
     a_shell_queues_itself_and_leaves_with_its_descriptor,
     an_open_file_is_held_by_the_last_process_that_has_it,
@@ -111,17 +136,9 @@ on_every_backend!(
     a_process_that_is_none_of_the_callers_is_refused,
     what_another_makes_anew_is_not_deleted,
     open_flags_ask_for_the_same,
+    another_users_process_is_refused,
+    watchers_are_told_of_the_end,
 );
-
-#[test]
-fn another_users_process_is_refused() {
-    let world = World::with_options(Backend::Znoded, &["-o", "allow_other"]);
-    let as_nobody = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
-    world.sh(&format!("{as_nobody} mkdir lock@pid=$$ 2>&1")).ok();
-    wait_until_gone(&world, "/lock");
-    world.sh(&format!("{as_nobody} mkdir lock@pid=1")).fails("Operation not permitted");
-    assert_eq!(world.client().stat("/lock"), None);
-}
 
 #[test]
 fn what_a_killed_mount_leaves_goes_with_its_session() {
@@ -154,22 +171,4 @@ fn a_session_that_has_ended_takes_them_along_and_they_stay_away() {
     world.sh("mkdir lock@pid=$$").ok();
     wait_until_gone(&world, "/lock");
     assert_eq!(world.sh("ls").ok(), "f\nzookeeper\n");
-}
-
-#[test]
-fn watchers_are_told_of_the_end() {
-    let world = World::new(Backend::Znoded);
-    let watching =
-        Background::start(&world.mount, "exec inotifywait -m -q -e delete --format '%e %f' . 2>&1");
-    let events = |marker: &str| {
-        // Until it watches, and until it says so.
-        wait_until("inotifywait tells", SOON, || {
-            world.sh(&format!("touch {marker}; rm {marker}")).ok();
-            watching.has_said(&format!("DELETE {marker}"))
-        });
-    };
-    events("first");
-    world.sh("mkdir lock@pid=$$; exec 9<>member@fd").ok();
-    watching.wait_for("DELETE member");
-    watching.wait_for("DELETE,ISDIR lock");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use znodefs_tests::{Backend, Background, World, wait_until};
+use znodefs_tests::{Backend, Background, World, on_every_backend, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -84,9 +84,7 @@ fn stop(world: &mut World, signal: Signal) {
     world.mount.process().signal(signal);
 }
 
-#[test]
-fn a_lock_whose_contender_somebody_deletes_is_lost() {
-    let world = World::new(Backend::Znoded);
+fn a_lock_whose_contender_somebody_deletes_is_lost(world: &World) {
     world.sh("echo kept > f").ok();
     let script = "exec 9<f; flock 9; echo in; until [ -e go ]; do read -rt 0.01 <> <(:); done
         until ! cat <&9; do :; done";
@@ -99,3 +97,5 @@ fn a_lock_whose_contender_somebody_deletes_is_lost() {
     holder.code();
     assert!(holder.process().log_text().contains("Stale file handle"));
 }
+
+on_every_backend!(a_lock_whose_contender_somebody_deletes_is_lost);

@@ -1,6 +1,8 @@
 //! The house rules that no compiler checks: pure modules stay pure, files stay readable, the
 //! documents name what exists. Reads the sources only.
 
+mod restarts;
+
 use std::path::{Path, PathBuf};
 
 use znodefs_tests::binaries::source_directory;
