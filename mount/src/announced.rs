@@ -95,6 +95,10 @@ pub struct Announced {
     told_up_to: Option<Zxid>,
     /// How often changes were missed.
     misses: u64,
+    /// Znodes that a comparison has found other than announced and that are still to be announced:
+    /// that a program or a survey comes across one first does not count. With each the transaction up
+    /// to which everything was announced.
+    due: HashMap<Box<str>, Zxid>,
 }
 
 /// That changes were missed, as of some time.
@@ -121,6 +125,7 @@ impl Announced {
             unsurveyed: VecDeque::new(),
             told_up_to: None,
             misses: 0,
+            due: HashMap::new(),
         }
     }
 
@@ -165,13 +170,19 @@ impl Announced {
     /// they were announced.
     pub fn surveyed(&mut self, directory: &str, children: Vec<(String, Child)>) {
         let Some(known) = self.directories.get_mut(directory) else { return };
-        let is_new = |name: &String| !known.children.contains_key(name.as_str());
-        let new = children.iter().filter(|(name, _)| is_new(name)).count();
+        let due = &self.due;
+        let is_new = |name: &str| {
+            !known.children.contains_key(name)
+                && (due.is_empty() || !due.contains_key(path::join(directory, name).as_str()))
+        };
+        let mut children = children;
+        children.retain(|(name, _)| is_new(name));
+        let new = children.len();
         if known.is_complete || self.names + new > self.names_max || self.told_up_to.is_some() {
             return;
         }
         for (name, child) in children {
-            known.children.entry(name.into()).or_insert(child);
+            known.children.insert(name.into(), child);
         }
         known.is_complete = true;
         self.names += new;
@@ -180,7 +191,8 @@ impl Announced {
     /// A program was shown a znode of which it may have known nothing. In a directory whose children
     /// are all known it is one that is still going to be announced.
     pub fn observe(&mut self, znode: &str, child: Child) {
-        let is_announced = self.told_up_to.is_none_or(|told| child.czxid <= told);
+        let is_announced =
+            self.told_up_to.is_none_or(|told| child.czxid <= told) && !self.due.contains_key(znode);
         let Some((directory, name)) = self.place(znode) else { return };
         match directory.children.get_mut(name) {
             Some(known) if known.kind == Kind::Unknown && known.czxid == child.czxid => {
@@ -192,8 +204,19 @@ impl Announced {
         }
     }
 
+    /// A comparison has found a znode other than announced; it is going to be announced.
+    pub fn found(&mut self, znode: &str, told_up_to: Zxid) {
+        self.due.entry(znode.into()).or_insert(told_up_to);
+    }
+
+    /// Where changes of a znode may have been missed: the transaction up to which all were announced.
+    pub fn missed_of(&self, znode: &str) -> Option<Zxid> {
+        self.due.get(znode).copied().or(self.told_up_to)
+    }
+
     /// A znode was announced as it is now.
     pub fn told(&mut self, znode: &str, child: Child) {
+        self.due.remove(znode);
         let has_room = self.names < self.names_max;
         let Some((directory, name)) = self.place(znode) else { return };
         if let Some(known) = directory.children.get_mut(name) {
@@ -218,6 +241,7 @@ impl Announced {
 
     /// A znode's end was announced.
     pub fn told_gone(&mut self, znode: &str) {
+        self.due.remove(znode);
         if let Some((directory, name)) = self.place(znode)
             && directory.children.remove(name).is_some()
         {
@@ -350,6 +374,26 @@ mod tests {
         assert!(announced.caught_up(missed));
         assert_eq!(announced.missed(), None);
         assert_eq!(announced.next_unsurveyed().as_deref(), Some("/d"));
+    }
+
+    #[test]
+    fn what_a_comparison_has_found_is_unknown_until_it_is_announced() {
+        let mut announced = holding("/d");
+        announced.miss(Zxid(10));
+        announced.found("/d/a", Zxid(10));
+        announced.found("/d/b", Zxid(10));
+        assert!(announced.caught_up(announced.missed().unwrap()));
+        announced.observe("/d/a", child(11, Kind::File));
+        let listed = ["a", "b", "c"].map(|name| (name.into(), child(11, Kind::File)));
+        announced.surveyed("/d", listed.to_vec());
+        let (names, is_complete) = announced.names("/d").unwrap();
+        assert!(is_complete && names == [Box::from("c")], "{names:?}");
+        assert_eq!(announced.missed_of("/d/a"), Some(Zxid(10)));
+        announced.told("/d/a", child(11, Kind::File));
+        announced.told_gone("/d/b");
+        assert_eq!(announced.missed_of("/d/a"), None);
+        assert_eq!(announced.names("/d").unwrap().0.len(), 2);
+        assert!(announced.due.is_empty() && announced.len() == 2);
     }
 
     #[test]

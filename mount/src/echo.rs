@@ -45,6 +45,8 @@ pub struct Change {
     pub happening: Happening,
     /// The transaction, where the server tells it.
     pub zxid: Option<Zxid>,
+    /// A transaction before it, up to which every change was told of earlier.
+    pub after: Zxid,
 }
 
 impl Change {
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
 
     fn change(path: &str, happening: Happening, zxid: Option<i64>) -> Change {
-        Change { path: path.into(), happening, zxid: zxid.map(Zxid) }
+        Change { path: path.into(), happening, zxid: zxid.map(Zxid), after: Zxid::ZERO }
     }
 
     fn set(path: &str) -> Request<'_> {

@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
+use znodefs::Zxid;
 use znodefs::client::{Client, Delivery};
 use znodefs::wire::{MultiResult, Request, Response, WatchedEvent};
 
@@ -49,10 +50,14 @@ impl EventStream {
 
     fn take_event(&self, event: &WatchedEvent) {
         let Some(happening) = Happening::of(event.event_type) else { return };
-        let change = Change { path: event.path.clone(), happening, zxid: event.zxid };
+        let filesystem = self.filesystem();
+        // An event comes before any reply that shows its change, and so after all that came before.
+        let answered = filesystem.as_ref().map_or(Zxid::ZERO, |filesystem| filesystem.last_zxid());
+        let after = event.zxid.map_or(answered, |zxid| Zxid(zxid.0 - 1));
+        let change = Change { path: event.path.clone(), happening, zxid: event.zxid, after };
         let mut decided = Vec::new();
         let mut filter = self.filter.lock();
-        if let Some(filesystem) = self.filesystem() {
+        if let Some(filesystem) = filesystem {
             filesystem.change_arrived(&change, filter.may_be_own(&change));
         }
         filter.event(change, &mut decided);

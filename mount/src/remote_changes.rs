@@ -29,6 +29,8 @@ pub struct Remote {
     /// Whether a comparison has found it: then what matters is the difference between what was
     /// announced and what there is. Everything up to this transaction was announced.
     pub compared: Option<Zxid>,
+    /// Everything up to this transaction was announced, or is noted elsewhere.
+    pub after: Zxid,
     /// How often it was tried before.
     pub attempts: u32,
 }
@@ -62,6 +64,7 @@ impl Remote {
         self.zxid = self.zxid.max(newer.zxid);
         self.is_announced |= newer.is_announced;
         self.compared = self.compared.or(newer.compared);
+        self.after = self.after.min(newer.after);
         self.attempts = self.attempts.max(newer.attempts);
     }
 }
@@ -97,27 +100,35 @@ fn directory_of(znode: &str) -> &str {
 }
 
 impl RemoteChanges {
-    /// Notes something that happened to a znode; false when there is no room.
-    pub fn note(&mut self, znode: &str, happening: Happening, zxid: Option<Zxid>) -> bool {
-        let mut remote = Remote::default();
+    /// Notes something that happened to a znode after the transaction `after`; false when there is
+    /// no room.
+    pub fn note(
+        &mut self,
+        znode: &str,
+        happening: Happening,
+        zxid: Option<Zxid>,
+        after: Zxid,
+    ) -> bool {
+        let mut remote = Remote { after, ..Remote::default() };
         remote.add(happening, zxid);
         self.put(znode, remote)
     }
 
     /// Notes that what a znode is shown as has to be looked at again.
-    pub fn note_shape(&mut self, znode: &str) -> bool {
-        self.put(znode, Remote::default())
+    pub fn note_shape(&mut self, znode: &str, after: Zxid) -> bool {
+        self.put(znode, Remote { after, ..Remote::default() })
     }
 
     /// Notes that a znode made here under another name is to be announced under its own.
-    pub fn note_announcement(&mut self, znode: &str) -> bool {
-        self.put(znode, Remote { is_announced: true, ..Remote::default() })
+    pub fn note_announcement(&mut self, znode: &str, after: Zxid) -> bool {
+        self.put(znode, Remote { is_announced: true, after, ..Remote::default() })
     }
 
     /// Notes that a comparison has found a znode other than it was announced; everything up to
     /// `told_up_to` was.
     pub fn note_compared(&mut self, znode: &str, told_up_to: Zxid) -> bool {
-        self.put(znode, Remote { compared: Some(told_up_to), ..Remote::default() })
+        let compared = Some(told_up_to);
+        self.put(znode, Remote { compared, after: told_up_to, ..Remote::default() })
     }
 
     /// Takes back what could not be replayed; what came meanwhile is newer.
@@ -206,7 +217,7 @@ mod tests {
     use super::*;
 
     fn note(changes: &mut RemoteChanges, znode: &str, happening: Happening, zxid: i64) {
-        assert!(changes.note(znode, happening, Some(Zxid(zxid))));
+        assert!(changes.note(znode, happening, Some(Zxid(zxid)), Zxid(zxid - 1)));
     }
 
     #[test]
@@ -222,6 +233,7 @@ mod tests {
             last: Some(Happening::Created),
             is_changed: true,
             zxid: Some(Zxid(4)),
+            after: Zxid(0),
             ..Remote::default()
         };
         assert_eq!(batch.changes, [("/a".into(), expected)]);
@@ -269,7 +281,7 @@ mod tests {
         for number in 0..ZNODES_MAX {
             note(&mut changes, &format!("/d/{number}"), Happening::Created, 1);
         }
-        assert!(!changes.note("/d/one-more", Happening::Created, None));
-        assert!(changes.note("/d/1", Happening::Changed, None));
+        assert!(!changes.note("/d/one-more", Happening::Created, None, Zxid(1)));
+        assert!(changes.note("/d/1", Happening::Changed, None, Zxid(1)));
     }
 }

@@ -109,12 +109,17 @@ impl Filesystem {
         }
     }
 
+    /// The newest transaction that any reply has shown.
+    pub(crate) fn last_zxid(&self) -> Zxid {
+        self.znodes.service().last_zxid()
+    }
+
     /// It was decided whose change it is.
     pub(crate) fn change_decided(&self, decided: &Decided) {
         if !self.is_announcing() {
             return;
         }
-        let Change { path: znode, happening, zxid } = &decided.change;
+        let Change { path: znode, happening, zxid, after } = &decided.change;
         if decided.is_own {
             // The kernel has announced it as part of what was done.
             self.note_own(znode, *happening, zxid.unwrap_or(Zxid::ZERO));
@@ -125,27 +130,26 @@ impl Filesystem {
         let mut changes = self.remote.changes.lock();
         let mut has_room = true;
         if !decided.is_own && self.concerns(znode) {
-            has_room = changes.note(znode, *happening, *zxid);
+            has_room = changes.note(znode, *happening, *zxid, *after);
         }
         if *happening == Happening::Created
             && let Some(parent) = path::parent(znode)
             && self.is_shown_as_file(parent)
         {
             // With a child it is a directory.
-            has_room &= changes.note_shape(parent);
+            has_room &= changes.note_shape(parent, *after);
         }
         drop(changes);
         if !has_room {
-            self.missed_changes();
+            self.missed_changes(*after);
         }
         self.remote.noted.notify_one();
     }
 
-    /// Some changes are not going to be announced one by one: what there is has to be compared with
-    /// what was announced.
-    fn missed_changes(&self) {
-        // An event comes before any reply that shows its change.
-        self.remote.announced.lock().miss(self.znodes.service().last_zxid());
+    /// Some changes after a transaction are not going to be announced one by one: what there is has
+    /// to be compared with what was announced.
+    fn missed_changes(&self, after: Zxid) {
+        self.remote.announced.lock().miss(after);
         self.remote.must_compare.store(true, Ordering::Release);
     }
 
@@ -207,6 +211,7 @@ impl Filesystem {
     /// Notes that a comparison has found a znode other than it was announced; false when there is no
     /// room until something has been replayed.
     pub(super) fn note_compared(&self, znode: &str, told_up_to: Zxid) -> bool {
+        self.remote.announced.lock().found(znode, told_up_to);
         let noted = self.remote.changes.lock().note_compared(znode, told_up_to);
         self.remote.noted.notify_one();
         noted
@@ -215,7 +220,9 @@ impl Filesystem {
     /// A znode was made here, but under another name than the program asked for: the kernel is told
     /// of the real one.
     pub(super) fn announce(&self, znode: &str) {
-        if self.is_announcing() && self.remote.changes.lock().note_announcement(znode) {
+        if self.is_announcing()
+            && self.remote.changes.lock().note_announcement(znode, self.last_zxid())
+        {
             self.remote.noted.notify_one();
         }
     }
@@ -226,7 +233,8 @@ impl Filesystem {
             SessionState::Suspended => {
                 self.drop_caches();
                 self.remote.must_drop_caches.store(true, Ordering::Release);
-                self.remote.announced.lock().miss(self.znodes.service().last_zxid());
+                // An event comes before any reply that shows its change.
+                self.remote.announced.lock().miss(self.last_zxid());
             }
             SessionState::Connected if self.remote.announced.lock().missed().is_some() => {
                 self.remote.must_compare.store(true, Ordering::Release);
@@ -289,7 +297,7 @@ impl Filesystem {
     /// What could not be replayed is tried again.
     pub(crate) fn replay_again(&self, znode: &str, remote: Remote) {
         if !self.remote.changes.lock().put_back(znode, remote) {
-            self.missed_changes();
+            self.missed_changes(remote.after);
         }
     }
 

@@ -85,14 +85,17 @@ impl Filesystem {
     pub(crate) fn plan(&self, znode: &str, remote: &Remote, now: Option<&Znode>) -> Vec<Step> {
         let mut steps = Vec::new();
         let inodes = self.inodes.lock();
-        let told = self.remote.announced.lock().child(znode);
+        let (told, missed) = {
+            let announced = self.remote.announced.lock();
+            (announced.child(znode), announced.missed_of(znode))
+        };
         let name = path::name(znode);
         let parents = path::parent(znode).into_iter().flat_map(|parent| inodes.at_path(parent));
         for directory in parents.filter(|inode| inode.view.is_directory()) {
             let Some(shown_path) = inodes.shown_path(directory.number) else { continue };
             let Some(shown) = naming::file_name(name, directory.number == ROOT) else { continue };
-            let mut place =
-                Place { parent: directory.number, shown_path, znode, told, steps: &mut steps };
+            let parent = directory.number;
+            let mut place = Place { parent, shown_path, znode, told, missed, steps: &mut steps };
             let as_directory = format!("{shown}@dir");
             let view = inodes.find(directory.number, &as_directory);
             if let Some(known) = view
@@ -107,8 +110,8 @@ impl Filesystem {
             let same =
                 |now: &&Znode| directory.number == ROOT || now.stat.czxid == directory.czxid();
             let Some(now) = now.filter(same) else { continue };
-            let mut place =
-                Place { parent: directory.number, shown_path, znode, told, steps: &mut steps };
+            let parent = directory.number;
+            let mut place = Place { parent, shown_path, znode, told, missed, steps: &mut steps };
             place.follow_data(remote, now, directory, inodes.find(directory.number, naming::DATA));
         }
         steps
@@ -244,6 +247,8 @@ struct Place<'a> {
     znode: &'a str,
     /// What the znode was announced as.
     told: Option<Child>,
+    /// Where changes of it may have been missed: the transaction up to which all were announced.
+    missed: Option<Zxid>,
     steps: &'a mut Vec<Step>,
 }
 
@@ -252,15 +257,16 @@ impl Place<'_> {
     fn follow(&mut self, shown: &str, remote: &Remote, now: Option<&Znode>, known: Option<&Inode>) {
         let told_view = self.told.map_or(View::File, |told| told.kind.view());
         let Some(now) = now else {
-            let compared = remote.compared.is_some() && self.told.is_some();
-            if known.is_some() || remote.was_there || compared {
+            let was_told = self.told.is_some() && remote.compared.or(self.missed).is_some();
+            if known.is_some() || remote.was_there || was_told {
                 let view = known.map_or(told_view, |known| known.view);
                 self.vanish(shown, view, known.map(|known| known.number), false);
             }
             return;
         };
         let view = now.view(known);
-        if let Some(told_up_to) = remote.compared {
+        let compared = remote.compared.or_else(|| self.missed_creation(remote, now));
+        if let Some(told_up_to) = compared {
             return self.follow_compared(shown, (now, view), known, told_up_to);
         }
         let was_created = remote.last == Some(Happening::Created);
@@ -287,6 +293,17 @@ impl Place<'_> {
             }
             _ => {}
         }
+    }
+
+    /// When the event that tells of a znode was not that of its creation, which was missed: the
+    /// transaction up to which everything was announced.
+    fn missed_creation(&self, remote: &Remote, now: &Znode) -> Option<Zxid> {
+        let told_up_to = self.missed?;
+        let is_new = match self.told {
+            Some(told) => told.was_replaced(&now.stat, told_up_to),
+            None => remote.last.is_none() && now.stat.czxid > told_up_to,
+        };
+        is_new.then_some(told_up_to)
     }
 
     /// What a comparison has found under a znode's own name.

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
+use znodefs::Zxid;
+
 use super::*;
+use crate::echo::{Change, Decided, Happening};
 use crate::filesystem::remote::{Room, Task};
+use crate::remote_changes::Batch;
+use crate::replay::Action;
 use crate::service::Service;
 
 /// A mount on which programs have looked into `/d`, whose children are known.
@@ -106,4 +111,95 @@ async fn only_directories_whose_children_changed_are_listed_and_nothing_else_is_
     let listed: Vec<_> = log.iter().filter(|line| line.contains("Children")).collect();
     assert!(listed.len() == 1 && listed[0].contains("/d"), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("GetData")), "{log:?}");
+}
+
+fn change_elsewhere(mount: &Mount, filesystem: &Filesystem, znode: &str, happening: Happening) {
+    let zxid = mount.tree.last_zxid();
+    let after = Zxid(zxid.0 - 1);
+    let change = Change { path: znode.into(), happening, zxid: Some(zxid), after };
+    filesystem.change_decided(&Decided { change, is_own: false, was_uncertain: false });
+}
+
+fn next_batch(filesystem: &Filesystem) -> Option<Batch> {
+    match filesystem.next_task(32, Room { replays: true, surveys: false })? {
+        Task::Replay(batch) => Some(batch),
+        _ => next_batch(filesystem),
+    }
+}
+
+/// Replays a batch as far as the kernel is not asked; gives what it would be told.
+async fn replay(filesystem: &Filesystem, batch: &Batch) -> Vec<(String, Action)> {
+    let mut told = Vec::new();
+    for (znode, remote) in &batch.changes {
+        let now = filesystem.state_to_replay(znode).await.unwrap();
+        let steps = filesystem.plan(znode, remote, now.as_ref());
+        told.extend(steps.into_iter().map(|step| (step.command.name, step.command.action)));
+        filesystem.note_announced(znode, now.as_ref());
+    }
+    filesystem.batch_done(&batch.directory);
+    told
+}
+
+#[tokio::test]
+async fn a_creation_that_was_missed_is_announced_by_the_change_that_was_not() {
+    for compares_first in [false, true] {
+        let (mount, filesystem) = announcing().await;
+        miss(&mount, &filesystem);
+        mount.tree.create("/d/new", None);
+        mount.tree.delete("/d/other");
+        mount.tree.create("/d/other", Some("1"));
+        for znode in ["/d/new", "/d/other"] {
+            mount.tree.set(znode, "new");
+            change_elsewhere(&mount, &filesystem, znode, Happening::Changed);
+        }
+        let first = next_batch(&filesystem).unwrap();
+        if compares_first {
+            assert_eq!(filesystem.compare().await, Ok(true));
+        }
+        let expected = [
+            ("new", Action::CreateFile(3)),
+            ("other", Action::Unlink),
+            ("other", Action::CreateFile(3)),
+        ];
+        let expected = expected.map(|(name, action)| (name.to_string(), action));
+        assert_eq!(replay(&filesystem, &first).await, expected);
+        if !compares_first {
+            assert_eq!(filesystem.compare().await, Ok(true));
+        }
+        while let Some(batch) = next_batch(&filesystem) {
+            assert_eq!(replay(&filesystem, &batch).await, [], "everything is told already");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_found_is_announced_whatever_looks_at_it_before() {
+    let (mount, filesystem) = announcing().await;
+    let directory = filesystem.lookup(ROOT_USER, ROOT, OsStr::new("d")).await.unwrap();
+    filesystem.remote.announced.lock().release("/d");
+    filesystem.remote.announced.lock().hold(&"/d".into());
+    miss(&mount, &filesystem);
+    mount.tree.create("/d/new", Some("1"));
+    mount.tree.create("/d/also", Some("1"));
+    assert_eq!(filesystem.compare().await, Ok(true));
+    let parent = directory.attributes.ino.0;
+    filesystem.lookup(ROOT_USER, parent, OsStr::new("new")).await.unwrap();
+    filesystem.survey(&"/d".into()).await;
+    let mut told = replay(&filesystem, &next_batch(&filesystem).unwrap()).await;
+    told.sort_by(|first, second| first.0.cmp(&second.0));
+    let expected = ["also", "new"].map(|name| (name.to_string(), Action::CreateFile(1)));
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_missed_is_announced_when_the_name_has_come_and_gone_again() {
+    let (mount, filesystem) = announcing().await;
+    miss(&mount, &filesystem);
+    mount.tree.delete("/d/file");
+    mount.tree.create("/d/file", None);
+    change_elsewhere(&mount, &filesystem, "/d/file", Happening::Created);
+    mount.tree.delete("/d/file");
+    change_elsewhere(&mount, &filesystem, "/d/file", Happening::Deleted);
+    let batch = next_batch(&filesystem).unwrap();
+    assert_eq!(replay(&filesystem, &batch).await, [("file".to_string(), Action::Unlink)]);
 }
