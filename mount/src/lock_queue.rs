@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use znodefs::recipe::LockMode;
 use znodefs::recipe::contender::{self, Contender};
 use znodefs::{Acl, CreateMode, ErrorCode, path};
@@ -130,7 +131,12 @@ impl LockQueue {
     }
 
     /// The contender that was asked for, once the service has it. Makes the queue where it is missing.
-    pub async fn entered<F>(&self, entering: Entering<F>) -> Result<Held, ServiceError>
+    /// As long as it is wanted, servers that cannot be reached are asked again.
+    pub async fn entered<F>(
+        &self,
+        entering: Entering<F>,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Held, ServiceError>
     where
         F: Future<Output = Result<Held, ServiceError>>,
     {
@@ -139,17 +145,71 @@ impl LockQueue {
         loop {
             let session = self.znodes.service().session_id();
             match created {
-                Err(ServiceError::Code(ErrorCode::NoNode)) => self.create_queue().await?,
-                Err(ServiceError::OutcomeUnknown) => {
-                    if let Some(name) = self.find(&prefix).await? {
+                Err(ServiceError::Code(ErrorCode::NoNode)) => match self.create_queue().await {
+                    Err(error) if is_passing(&error) && is_wanted() => {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    result => result?,
+                },
+                Err(ServiceError::OutcomeUnknown) => match self.find(&prefix).await {
+                    Ok(Some(name)) => {
                         let contender = path::join(&self.path, &name);
                         return Ok(Held { contender, mode, session });
                     }
+                    Ok(None) => {}
+                    Err(error) if is_passing(&error) && is_wanted() => {
+                        tokio::time::sleep(PAUSE).await;
+                        // It may stand in everybody's way, its own next one included.
+                        if self.znodes.service().session_id() == session {
+                            continue;
+                        }
+                    }
+                    Err(error) => {
+                        self.abandon(prefix, mode);
+                        return Err(error);
+                    }
+                },
+                Err(error) if is_passing(&error) && is_wanted() => {
+                    tokio::time::sleep(PAUSE).await;
                 }
                 created => return created,
             }
             created = self.create(&prefix, mode).await;
         }
+    }
+
+    /// Takes the contender out of the queue, should there be one, whose creation was not confirmed and
+    /// for which nobody waits any more.
+    fn abandon(&self, prefix: String, mode: LockMode) {
+        let queue = self.clone();
+        let session = queue.znodes.service().session_id();
+        tokio::spawn(async move {
+            // With its session it goes by itself.
+            while queue.znodes.service().session_id() == session {
+                match queue.find(&prefix).await {
+                    Ok(Some(name)) => {
+                        let contender = path::join(&queue.path, &name);
+                        return leave(&queue.znodes, Held { contender, mode, session }).await;
+                    }
+                    Err(error) if is_passing(&error) => tokio::time::sleep(PAUSE).await,
+                    Ok(None) | Err(_) => return,
+                }
+            }
+        });
+    }
+
+    /// Enters anew; if the caller is gone before that is done, so is the contender.
+    async fn enter_again(&self, mode: LockMode) -> Result<Held, ServiceError> {
+        let (entered, result) = oneshot::channel();
+        let (queue, entering) = (self.clone(), self.enter(mode));
+        tokio::spawn(async move {
+            let held = queue.entered(entering, || !entered.is_closed()).await;
+            if let Err(Ok(unwanted)) = entered.send(held) {
+                leave(&queue.znodes, unwanted).await;
+            }
+        });
+        // A task without an answer has ended with the whole process.
+        result.await.unwrap_or(Err(ServiceError::Closed))
     }
 
     /// Looks for a contender whose creation was not confirmed.
@@ -238,7 +298,7 @@ impl LockQueue {
                     Standing::Holds => Ok(true),
                     Standing::Behind(blocker) => self.departure(&blocker).await.map(|()| false),
                     Standing::Gone => {
-                        *own = self.entered(self.enter(own.mode)).await?;
+                        *own = self.enter_again(own.mode).await?;
                         Ok(false)
                     }
                 }

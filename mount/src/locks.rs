@@ -219,7 +219,7 @@ impl Locks {
         let locks = self.clone();
         let entering = queue.enter(LockMode::Shared);
         tokio::spawn(async move {
-            let Ok(new) = queue.entered(entering).await else { return };
+            let Ok(new) = queue.entered(entering, || false).await else { return };
             let may = queue.may_replace(&new, &old).await.unwrap_or(false);
             let is_replaced =
                 may && locks.shared.table.lock().weakened(key, &old.contender, new.clone());
@@ -262,7 +262,9 @@ impl Attempt {
         F: Future<Output = Result<Held, ServiceError>>,
     {
         let znodes = self.locks.znodes.clone();
-        let mut own = match self.queue.entered(entering).await {
+        // Who waits for a lock also waits for the servers.
+        let is_wanted = || self.request.waiting.is_some() && !result.is_closed();
+        let mut own = match self.queue.entered(entering, is_wanted).await {
             Ok(own) => own,
             Err(error) => {
                 let _ = result.send(Err(self.locks.refusal(&self.queue, &error)));

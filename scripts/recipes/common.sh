@@ -64,7 +64,8 @@ await() {
     "$@" &
     waiting=$!
     awaited=0
-    wait "$waiting" || awaited=$?
+    # A shell says which signal ended what it waited for: not here.
+    wait "$waiting" 2>/dev/null || awaited=$?
     waiting=''
     return "$awaited"
 }

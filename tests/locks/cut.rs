@@ -43,7 +43,8 @@ impl Cut {
 
     /// Cuts the network when a lock is held there and waited for here; gives holder and waiter.
     fn cut_a_waiter_off(&self) -> (Background, Background) {
-        let there = Background::start(&self.there, "exec 9<held-there; flock 9; echo in; cat");
+        let there =
+            Background::start(&self.there, "exec 9<held-there; flock 9; echo in; exec sleep 1000");
         there.wait_for("in");
         let script = "exec 8<held-there; echo opened; flock 8 || exit; echo locked";
         let waiter = Background::start(&self.here, script);
@@ -91,6 +92,30 @@ fn a_cut_shorter_than_the_session_only_makes_everybody_wait() {
         drop(there);
         waiter.wait_for("locked");
         assert_eq!(waiter.code(), 0);
+    });
+}
+
+#[test]
+fn a_lock_asked_for_while_no_server_is_there_is_waited_for_unless_it_must_not_be() {
+    on_each_server("4", |cut| {
+        let script = "exec 8<f 9<g; echo opened; until [ -e $GO ]; do read -rt 0.02 <> <(:); done; \
+                      flock -n 9 || echo refused; flock 8 && echo locked; exec sleep 1000";
+        let directory = Directory::new();
+        let go = directory.join("go");
+        let script = script.replace("$GO", &go.display().to_string());
+        let waiter = Background::start(&cut.here, &script);
+        waiter.wait_for("opened");
+        cut.proxy.cut();
+        cut.wait_for_state("suspended");
+        fs::write(&go, "").expect("a file outside");
+        // As long as the session may live.
+        waiter.wait_for("refused");
+        cut.proxy.mend();
+        waiter.wait_for("locked");
+        assert!(cut.is_locked("f"));
+        assert!(!cut.is_locked("g"));
+        drop(waiter);
+        cut.there.sh("flock -w 20 f true").ok();
     });
 }
 
