@@ -207,6 +207,11 @@ impl History {
         self.operations.is_empty()
     }
 
+    /// How many sessions were opened.
+    pub fn sessions(&self) -> usize {
+        self.sessions.iter().filter(|session| session.id.is_some()).count()
+    }
+
     /// What became of a request.
     pub fn outcome(&self, operation: OperationId) -> &Outcome {
         &self.operations[operation.0].outcome

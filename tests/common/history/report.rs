@@ -66,6 +66,11 @@ impl Report {
         report
     }
 
+    /// Whether so much is wrong that more says nothing new.
+    pub(super) fn is_full(&self) -> bool {
+        self.violations.len() >= VIOLATIONS_MAX
+    }
+
     pub(super) fn add(
         &mut self,
         history: &History,
@@ -73,7 +78,7 @@ impl Report {
         description: String,
         subject: Subject<'_>,
     ) {
-        if self.violations.len() < VIOLATIONS_MAX {
+        if !self.is_full() {
             let excerpt = history.excerpt(subject);
             self.violations.push(Violation { rule, description, excerpt });
         }

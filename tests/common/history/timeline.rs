@@ -1,7 +1,7 @@
 //! What happened to each znode, in the order of zxids: its writes, and what clients were shown. No
 //! I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use znodefs::path::{join, parent};
 use znodefs::{ErrorCode, SessionId, Stat, Zxid};
@@ -69,6 +69,13 @@ pub(super) struct Timeline {
     pub optional: Vec<Optional>,
 }
 
+/// One reply with the names of children.
+struct Listing<'a> {
+    zxid: Zxid,
+    operation: OperationId,
+    names: HashSet<&'a str>,
+}
+
 /// By path.
 pub(super) type Timelines = BTreeMap<String, Timeline>;
 
@@ -92,6 +99,7 @@ pub(super) fn build(
     builder.add_names(report);
     builder.add_ends();
     builder.add_sights();
+    builder.add_listings();
     let unmodelled = unmodelled(history);
     let mut timelines = builder.timelines;
     timelines.retain(|path, _| is_modelled(path, &unmodelled));
@@ -269,16 +277,9 @@ impl Builder<'_> {
             (Call::Exists { path, .. }, Reply::Stat(stat)) => {
                 self.see(path, zxid, REPLY, Sight::Shown(*stat, None), id);
             }
-            (Call::GetChildren { path, .. }, Reply::Children(names, stat)) => {
+            (Call::GetChildren { path, .. }, Reply::Children(_, stat)) => {
                 let sight = stat.map_or(Sight::Present, |stat| Sight::Shown(stat, None));
                 self.see(path, zxid, REPLY, sight, id);
-                let names: std::collections::HashSet<&str> =
-                    names.iter().map(String::as_str).collect();
-                for child in self.children.get(path).cloned().unwrap_or_default() {
-                    let is_listed = names.contains(znodefs::path::name(&child));
-                    let sight = if is_listed { Sight::Present } else { Sight::Absent };
-                    self.see(&child, zxid, REPLY, sight, id);
-                }
             }
             (Call::Write { writes, .. }, _) => {
                 let resolved = self.resolved;
@@ -295,6 +296,67 @@ impl Builder<'_> {
             }
             _ => {}
         }
+    }
+
+    /// What listings say of each child: that it is there, or that it is not.
+    fn add_listings(&mut self) {
+        let history = self.history;
+        let mut listings: BTreeMap<&str, Vec<Listing<'_>>> = BTreeMap::new();
+        for (number, operation) in history.operations.iter().enumerate() {
+            if let (
+                Call::GetChildren { path, .. },
+                Outcome::Done { zxid, reply: Reply::Children(names, _) },
+            ) = (&operation.call, &operation.outcome)
+            {
+                let names = names.iter().map(String::as_str).collect();
+                let listing = Listing { zxid: *zxid, operation: OperationId(number), names };
+                listings.entry(path).or_default().push(listing);
+            }
+        }
+        let lives = self.lives_of_sequential();
+        for (path, mut listings) in listings {
+            listings.sort_by_key(|listing| listing.zxid);
+            let mut listed: HashMap<&str, Vec<usize>> = HashMap::new();
+            for (place, listing) in listings.iter().enumerate() {
+                listing.names.iter().for_each(|name| listed.entry(name).or_default().push(place));
+            }
+            for child in self.children.get(path).cloned().unwrap_or_default() {
+                let name = znodefs::path::name(&child);
+                let listed = listed.get(name).map_or(&[][..], Vec::as_slice);
+                // Where it certainly is not, a listing says something new only if it has it.
+                let range = lives.get(&child).map_or(0..listings.len(), |(born, gone)| {
+                    let start = listings.partition_point(|listing| listing.zxid < *born);
+                    let end = listings.partition_point(|listing| listing.zxid < *gone);
+                    start..(end + 1).min(listings.len()).max(start)
+                });
+                let outside = listed.iter().copied().filter(|place| !range.contains(place));
+                for place in range.clone().chain(outside) {
+                    let Listing { zxid, operation, names } = &listings[place];
+                    let sight = if names.contains(name) { Sight::Present } else { Sight::Absent };
+                    self.see(&child, *zxid, REPLY, sight, *operation);
+                }
+            }
+        }
+    }
+
+    /// When each sequential znode was created, and by when it is certainly gone. There are many of
+    /// them, each of them is created once, and nearly every listing is of another time.
+    fn lives_of_sequential(&self) -> HashMap<String, (Zxid, Zxid)> {
+        let mut lives = HashMap::new();
+        for ((operation, index), path) in &self.resolved.made {
+            let Operation { client, call, .. } = &self.history.operations[operation.0];
+            let Place::At(born) = self.resolved.places[operation.0] else { continue };
+            let gone = match (call.writes().get(*index), self.resolved.ends[client.0]) {
+                (Some(Write::Create { sequential: true, ephemeral: true, .. }), end) => match end {
+                    Place::At(zxid) | Place::Unknown { before: Some(zxid), .. } => zxid,
+                    _ => Zxid(i64::MAX),
+                },
+                (Some(Write::Create { sequential: true, .. }), _) => Zxid(i64::MAX),
+                _ => continue,
+            };
+            lives.insert(path.clone(), (born, gone));
+        }
+        lives
     }
 
     /// What a refusal says about the znode.

@@ -2,6 +2,7 @@
 
 mod random;
 mod service;
+mod wrong;
 
 use std::time::Duration;
 
