@@ -1,6 +1,8 @@
-//! Deliberate mistakes in a replica, one at a time, so that the simulator can show that it would find
-//! them. Those in the protocol between the replicas are [`zab::Mutation`](crate::zab::Mutation).
-//! A production build has the names but no way to choose one.
+//! Deliberate mistakes in a replica, one at a time, so that the simulator and the chaos on real
+//! processes can show that they would find them. Those in the protocol between the replicas are
+//! [`zab::Mutation`]. A production build has the names but no way to choose one.
+
+use crate::zab;
 
 /// A mistake that the simulator must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +72,52 @@ impl Mutation {
     ];
 }
 
+/// A deliberate mistake, of the replica or of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// In the replica.
+    Replica(Mutation),
+    /// In the protocol between replicas.
+    Protocol(zab::Mutation),
+}
+
+impl Mistake {
+    /// All there are.
+    pub fn all() -> Vec<Mistake> {
+        let replica = Mutation::ALL.into_iter().map(Mistake::Replica);
+        replica.chain(zab::Mutation::ALL.into_iter().map(Mistake::Protocol)).collect()
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        match self {
+            Mistake::Replica(mutation) => format!("{mutation:?}"),
+            Mistake::Protocol(mutation) => format!("{mutation:?}"),
+        }
+    }
+}
+
+/// What every replica of this process does wrong.
+#[cfg(any(test, feature = "mutations"))]
+static OF_PROCESS: std::sync::OnceLock<Mistake> = std::sync::OnceLock::new();
+
+/// Chooses the mistake that every replica of this process makes; to be called before the first one
+/// starts, and only the first choice counts.
+#[cfg(any(test, feature = "mutations"))]
+pub fn choose_for_process(mistake: Mistake) {
+    // A second choice would be another test's, in a process that is not its own.
+    let _ = OF_PROCESS.set(mistake);
+}
+
+/// What every replica of this process does wrong in the protocol.
+#[cfg(any(test, feature = "mutations"))]
+pub(crate) fn protocol_mutation_of_process() -> Option<zab::Mutation> {
+    match OF_PROCESS.get() {
+        Some(Mistake::Protocol(mutation)) => Some(*mutation),
+        _ => None,
+    }
+}
+
 #[cfg(any(test, feature = "mutations"))]
 thread_local! {
     static CHOSEN: std::cell::Cell<Option<Mutation>> = const { std::cell::Cell::new(None) };
@@ -84,7 +132,7 @@ pub fn choose(mutation: Option<Mutation>) {
 /// Whether this deliberate mistake is to be made.
 #[cfg(any(test, feature = "mutations"))]
 pub(crate) fn mutated(mutation: Mutation) -> bool {
-    CHOSEN.get() == Some(mutation)
+    CHOSEN.get() == Some(mutation) || OF_PROCESS.get() == Some(&Mistake::Replica(mutation))
 }
 
 /// Never: this is no test.

@@ -17,10 +17,24 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
+/// The path of a program that is built only for tests: an example of this package.
+///
+/// # Panics
+/// If it has not been built.
+pub fn example(name: &str) -> PathBuf {
+    let path = build_directory().join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --package znodefs-tests --examples` first, or scripts/test",
+        path.display()
+    );
+    path
+}
+
 /// `target/debug`, or wherever this test executable was built.
 fn build_directory() -> PathBuf {
     let executable = std::env::current_exe().expect("the path of the running test");
-    // The test itself is one level below, in `deps`.
+    // The test itself is one level below, in `deps` or `examples`.
     executable.ancestors().nth(2).expect("a build directory").to_path_buf()
 }
 

@@ -1,5 +1,7 @@
 //! Certificates for tests, made anew each time.
 
+use std::path::Path;
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Signs certificates.
@@ -32,4 +34,32 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         format!("{}{}", key.serialize_pem(), certificate.pem())
     }
+}
+
+/// Writes key and trust of a member that is reached at `host`; returns what its configuration says
+/// of them.
+pub fn quorum_settings(
+    directory: &Path,
+    id: u8,
+    host: &str,
+    signer: &Authority,
+    trusted: &[&Authority],
+) -> String {
+    let (key, trust) = (format!("{id}-key.pem"), format!("{id}-trust.pem"));
+    let (key, trust) = (directory.join(key), directory.join(trust));
+    replace(&key, &signer.key_store(&format!("replica {id}"), host));
+    replace(&trust, &trusted.iter().map(|authority| authority.pem()).collect::<String>());
+    format!(
+        "sslQuorum=true\nsslQuorumReloadCertFiles=true\nssl.quorum.keyStore.location={}\n\
+         ssl.quorum.trustStore.location={}\n",
+        key.display(),
+        trust.display()
+    )
+}
+
+/// As certificates are renewed: written beside, and renamed.
+pub fn replace(path: &Path, text: &str) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text).expect("a file in a fresh directory");
+    std::fs::rename(&beside, path).expect("the same");
 }

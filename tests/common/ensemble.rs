@@ -30,6 +30,8 @@ struct Member {
 pub struct Ensemble {
     members: Vec<Member>,
     settings: String,
+    /// What runs in the place of `znoded`, with its first arguments.
+    program: Option<(PathBuf, Vec<String>)>,
     network: Option<Network>,
     directory: Directory,
 }
@@ -73,7 +75,8 @@ impl Ensemble {
             Member { id, client_port, line, settings: String::new(), process: None }
         };
         let members: Vec<Member> = (1..=voters + observers).map(member).collect();
-        Ensemble { members, settings: settings.to_string(), network, directory }
+        let settings = settings.to_string();
+        Ensemble { members, settings, program: None, network, directory }
     }
 
     /// The ids of all members, voters first.
@@ -125,6 +128,12 @@ impl Ensemble {
         self.members[usize::from(id) - 1].settings = settings.to_string();
     }
 
+    /// Lets members be this program from their next start on, with these arguments in front of those of
+    /// `znoded`.
+    pub fn set_program(&mut self, program: PathBuf, arguments: Vec<String>) {
+        self.program = Some((program, arguments));
+    }
+
     /// Starts a member with the data it has.
     pub fn start_member(&mut self, id: u8) {
         self.start_member_with(id, &[]);
@@ -149,12 +158,19 @@ impl Ensemble {
         );
         let file = self.directory.join(format!("{id}.cfg"));
         std::fs::write(&file, configuration).expect("the same");
-        let mut command = Command::new(binary("znoded"));
+        let mut command = match &self.program {
+            Some((program, first)) => {
+                let mut command = Command::new(program);
+                command.args(first);
+                command
+            }
+            None => Command::new(binary("znoded")),
+        };
         command.args(arguments).arg(file);
         if let Some(network) = &self.network {
             network.put(id, &mut command);
         }
-        let log = self.directory.join(format!("{id}.log"));
+        let log = self.log_file(id);
         self.members[usize::from(id) - 1].process = Some(Process::spawn(&mut command, &log));
     }
 
@@ -171,6 +187,12 @@ impl Ensemble {
     pub fn kill(&mut self, id: u8) {
         self.process(id).kill();
         self.members[usize::from(id) - 1].process = None;
+    }
+
+    /// `kill -9` of several members at the same moment.
+    pub fn kill_at_once(&mut self, ids: &[u8]) {
+        ids.iter().for_each(|id| self.process(*id).signal(Signal::SIGKILL));
+        ids.iter().for_each(|id| self.kill(*id));
     }
 
     /// SIGTERM, and waits for the end.
@@ -247,10 +269,14 @@ impl Ensemble {
         found.unwrap_or_default()
     }
 
+    /// The file with what a member has written to its log.
+    pub fn log_file(&self, id: u8) -> PathBuf {
+        self.directory.join(format!("{id}.log"))
+    }
+
     /// What a member has written to its log.
     pub fn log_text(&self, id: u8) -> String {
-        let log = self.directory.join(format!("{id}.log"));
-        String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&std::fs::read(self.log_file(id)).unwrap_or_default()).into_owned()
     }
 }
 

@@ -13,7 +13,7 @@ use znodefs::{CreateMode, Stat, Zxid};
 use crate::Random;
 use crate::deadline::{Deadline, pause};
 use crate::restarts::inconclusive;
-use crate::wire_client::{Answer, WireClient, open};
+use crate::wire_client::{Answer, Limits, WireClient, open};
 
 /// How long a server that takes the client is looked for.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ impl Roaming {
         let deadline = Deadline::after(OPEN_LIMIT);
         let mut next = Random::from_system().between(0, self.servers.len() as u64) as usize;
         loop {
-            match open(&self.servers[next], request) {
+            match open(&self.servers[next], request, Limits::default()) {
                 Err(_) if !deadline.has_passed() => pause(OPEN_PAUSE),
                 result => return result,
             }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -18,8 +18,20 @@ use znodefs::{Acl, CreateMode, ErrorCode, SessionId, Stat, Zxid};
 
 use crate::roaming::{self, Roaming};
 
-/// How long an answer may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client waits before it gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a connection: without it a server that is cut off is waited for for minutes.
+    pub connect: Duration,
+    /// For an answer.
+    pub answer: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connect: Duration::from_secs(10), answer: Duration::from_secs(30) }
+    }
+}
 
 /// The session timeout asked for, in milliseconds.
 const SESSION_TIMEOUT_MS: i32 = 30_000;
@@ -32,6 +44,7 @@ pub struct WireClient {
     awaited: VecDeque<i32>,
     events: VecDeque<WatchedEvent>,
     roaming: Option<Roaming>,
+    says_goodbye: bool,
     /// The session's id.
     pub session_id: SessionId,
     /// The session's password.
@@ -68,19 +81,34 @@ impl WireClient {
         let roaming = Roaming::among(address, request.timeout_ms);
         let (stream, response) = match &roaming {
             Some(roaming) => roaming.open(request)?,
-            None => open(address, request)?,
+            None => open(address, request, Limits::default())?,
         };
-        Ok(WireClient {
+        Ok(WireClient::new(stream, response, roaming))
+    }
+
+    /// The same at this server and no other, with other limits.
+    pub fn connect_within(
+        address: &str,
+        request: &ConnectRequest,
+        limits: Limits,
+    ) -> std::io::Result<WireClient> {
+        let (stream, response) = open(address, request, limits)?;
+        Ok(WireClient::new(stream, response, None))
+    }
+
+    fn new(stream: TcpStream, response: ConnectResponse, roaming: Option<Roaming>) -> WireClient {
+        WireClient {
             stream,
             next_xid: 1,
             awaited: VecDeque::new(),
             events: VecDeque::new(),
             roaming,
+            says_goodbye: true,
             session_id: response.session_id,
             password: response.password,
             read_only: response.read_only,
             last_zxid: Zxid(0),
-        })
+        }
     }
 
     /// Sends a request and waits for its answer.
@@ -163,6 +191,16 @@ impl WireClient {
     /// The events that have come before the last answer.
     pub fn events_so_far(&mut self) -> Vec<(EventType, String)> {
         self.events.drain(..).map(|event| (event.event_type, event.path)).collect()
+    }
+
+    /// The same as they came.
+    pub fn take_events(&mut self) -> Vec<WatchedEvent> {
+        self.events.drain(..).collect()
+    }
+
+    /// Closes the connection and leaves the session behind, for another connection or to expire.
+    pub fn abandon(mut self) {
+        self.says_goodbye = false;
     }
 
     /// The next watch event.
@@ -313,6 +351,9 @@ impl WireClient {
 
 impl Drop for WireClient {
     fn drop(&mut self) {
+        if !self.says_goodbye {
+            return;
+        }
         // So that its ephemerals go now; a server that has gone first needs no goodbye.
         let mut out = BytesMut::new();
         put_request(&mut out, self.next_xid, &Request::CloseSession);
@@ -324,10 +365,14 @@ impl Drop for WireClient {
 pub(crate) fn open(
     address: &str,
     request: &ConnectRequest,
+    limits: Limits,
 ) -> std::io::Result<(TcpStream, ConnectResponse)> {
-    let mut stream = TcpStream::connect(address)?;
+    let mut addresses = address.to_socket_addrs()?;
+    let address = addresses.next().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    let mut stream = TcpStream::connect_timeout(&address, limits.connect)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_read_timeout(Some(limits.answer))?;
+    stream.set_write_timeout(Some(limits.answer))?;
     let mut out = BytesMut::new();
     put_frame(&mut out, |out| request.encode(out));
     stream.write_all(&out)?;

@@ -1,13 +1,15 @@
 //! Failures that others had in the wild and that take real processes to bring about; each is named after
 //! its ticket and its place in `tests/KNOWN_FAILURES.md`.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
-use znodefs::wire::{EventType, Request, Response};
+use znodefs::wire::{ConnectRequest, Encode, EventType, Request, Response, put_frame};
 use znodefs::{CreateMode, acl::Acl};
 use znodefs_tests::deadline::pause;
 use znodefs_tests::{Ensemble, Network, Random, WireClient, wait_until};
@@ -210,4 +212,156 @@ fn fast17_item_46_flipped_bits_on_one_member_cost_neither_data_nor_service() {
     println!("{refused} refused to start, {served} served");
     let report = load.stop(&runtime);
     assert_nothing_is_lost(&runtime, &ensemble, &report);
+}
+
+/// Elections leave traces: rounds that differ, votes for leaders that are gone. Whoever starts after
+/// many of them joins the leader there is, and nobody is elected anew because of it.
+#[test]
+fn zookeeper_1818_and_1732_item_30_members_started_after_many_elections_join_the_leader_there_is() {
+    let mut ensemble = Ensemble::start_with(5, 1, SETTINGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let load = Load::start(&runtime, &ensemble, 2);
+    // Two leaders die one after the other, so that the rest has voted for somebody who is gone.
+    for _ in 0..3 {
+        let first = ensemble.leader();
+        ensemble.kill(first);
+        let second = ensemble.leader();
+        ensemble.kill(second);
+        ensemble.leader();
+        for id in [second, first] {
+            ensemble.start_member(id);
+            ensemble.wait_until_serving(id);
+        }
+    }
+    let leader = ensemble.leader();
+    let elections =
+        |ensemble: &Ensemble| ensemble.log_text(leader).matches("clients are served; ").count();
+    let before = elections(&ensemble);
+    let mut others: Vec<u8> = ensemble.ids().into_iter().filter(|id| *id != leader).collect();
+    others.reverse();
+    for id in others {
+        ensemble.kill(id);
+        ensemble.start_member(id);
+        ensemble.wait_until_serving(id);
+        assert_ne!(ensemble.role(id).as_deref(), Some("leader"), "member {id} joins");
+        assert_eq!(ensemble.role(leader).as_deref(), Some("leader"), "behind the start of {id}");
+    }
+    assert_eq!(elections(&ensemble), before, "nobody was elected anew");
+    let report = load.stop(&runtime);
+    assert_nothing_is_lost(&runtime, &ensemble, &report);
+}
+
+/// The first of two moves of a session is the last that the leader hears of: the member that it went
+/// to stood still meanwhile.
+#[test]
+fn zookeeper_710_item_34_a_revalidation_that_comes_late_keeps_nobody_from_their_session() {
+    let mut ensemble = Ensemble::start_with(3, 0, SETTINGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let leader = ensemble.leader();
+    let others: Vec<u8> = ensemble.ids().into_iter().filter(|id| *id != leader).collect();
+    let (late, next) = (others[0], others[1]);
+    for stays_open in [false, true] {
+        let first = ConnectRequest { timeout_ms: 20_000, ..ConnectRequest::default() };
+        let mut owner =
+            WireClient::connect_with(&ensemble.address(next), &first).expect("a session");
+        let path = format!("/owned-{stays_open}");
+        let made = owner.create_with(&path, Some(b"0"), CreateMode::Ephemeral);
+        made.expect("an ephemeral");
+        let again = ConnectRequest {
+            session_id: owner.session_id,
+            password: Some(owner.password.clone()),
+            last_zxid_seen: owner.last_zxid,
+            ..first.clone()
+        };
+        // Shorter than what makes the others give it up.
+        ensemble.process(late).signal(Signal::SIGSTOP);
+        let mut waiting = TcpStream::connect(ensemble.address(late)).expect("the kernel answers");
+        let mut frame = BytesMut::new();
+        put_frame(&mut frame, |out| again.encode(out));
+        waiting.write_all(&frame).expect("a request to whom stands still");
+        let waiting = stays_open.then_some(waiting);
+        owner.abandon();
+        let mut owner =
+            WireClient::connect_with(&ensemble.address(next), &again).expect("it moves on");
+        assert_eq!(owner.session_id, again.session_id);
+        owner.set(&path, Some(b"1"));
+        ensemble.process(late).signal(Signal::SIGCONT);
+        // Now the late one asks for the session. Its owner may have to come again, and then has it.
+        wait_until("the owner has its session", SOON, || {
+            let set =
+                Request::SetData { path: &path, data: Some(Bytes::from_static(b"2")), version: -1 };
+            if matches!(owner.try_call(&set), Ok(Ok(_))) {
+                return true;
+            }
+            match WireClient::connect_with(&ensemble.address(next), &again) {
+                Ok(again) => std::mem::replace(&mut owner, again).abandon(),
+                Err(error) => println!("not yet: {error}"),
+            }
+            assert_eq!(owner.session_id, again.session_id, "the session has expired");
+            false
+        });
+        // For good.
+        for number in 0..20 {
+            owner.set(&path, Some(format!("{number}").as_bytes()));
+            pause(Duration::from_millis(50));
+        }
+        drop(waiting);
+        runtime.block_on(async {
+            let other = client_of(&ensemble.address(leader)).await;
+            let stat = other.exists(&path, false).await.expect("a read").expect("it lives");
+            assert_eq!(stat.ephemeral_owner, again.session_id);
+        });
+    }
+}
+
+/// Cut off from everybody but its clients, and asleep while the others elect another leader and write,
+/// a leader wakes with a sync in its hands.
+#[test]
+fn zookeeper_1675_item_36_a_leader_that_was_cut_off_and_deposed_answers_no_sync() {
+    let network = Network::new(&[1, 2, 3]);
+    network.become_client();
+    let mut ensemble = Ensemble::configure_on(Some(network), 3, 0, SETTINGS);
+    (1..=3).for_each(|id| ensemble.start_member(id));
+    (1..=3).for_each(|id| ensemble.wait_until_serving(id));
+    let mut writer = WireClient::connect(&ensemble.address(1));
+    writer.create("/value", Some(b"0"));
+    drop(writer);
+    for (round, sleeps) in [false, true, false, true].into_iter().enumerate() {
+        let (old, new) = (format!("{round}"), format!("{}", round + 1));
+        let leader = ensemble.leader();
+        let mut client = WireClient::connect(&ensemble.address(leader));
+        assert_eq!(client.data("/value").as_deref(), Some(old.as_bytes()));
+        let others: Vec<u8> = ensemble.ids().into_iter().filter(|id| *id != leader).collect();
+        let network = ensemble.network().expect("it has one");
+        for other in &others {
+            network.cut(leader, *other);
+            network.cut(*other, leader);
+        }
+        if sleeps {
+            ensemble.process(leader).signal(Signal::SIGSTOP);
+        }
+        let (sync, get) =
+            (Request::Sync { path: "/value" }, Request::GetData { path: "/value", watch: false });
+        wait_for_another_leader(&ensemble, leader);
+        let mut writer = WireClient::connect(&ensemble.address(others[0]));
+        writer.set("/value", Some(new.as_bytes()));
+        // Only now, so that an answer with the old value is a lie.
+        let sent = client.send(&[&sync, &get]);
+        ensemble.process(leader).signal(Signal::SIGCONT);
+        if sent.is_ok()
+            && let Ok(Ok(_)) = client.receive(&sync)
+        {
+            let shown = client.receive(&get);
+            panic!("round {round}: the sync was answered, and then {shown:?} shown");
+        }
+        let network = ensemble.network().expect("it has one");
+        for other in &others {
+            network.mend(leader, *other);
+            network.mend(*other, leader);
+        }
+        wait_until("it follows", SOON, || ensemble.role(leader).as_deref() == Some("follower"));
+        let mut client = WireClient::connect(&ensemble.address(leader));
+        client.call(&sync).expect("a sync");
+        assert_eq!(client.data("/value").as_deref(), Some(new.as_bytes()));
+    }
 }

@@ -3,11 +3,11 @@
 //! late or empty.
 
 mod catching_up;
-mod chaos;
 mod come_and_go;
 mod failover;
 mod forming;
 mod full_disk;
+mod garbled_peers;
 mod kazoo;
 mod known_failures;
 mod load;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use znodefs_tests::certificates::{quorum_settings, replace};
 use znodefs_tests::{Authority, Directory, Ensemble, Process, binary, wait_until};
 
 use crate::load::{Load, assert_nothing_is_lost, client_of, create};
@@ -13,23 +14,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// Writes key and trust of a member; returns what its configuration says of them.
 fn store(directory: &Path, id: u8, signer: &Authority, trusted: &[&Authority]) -> String {
-    let (key, trust) = (format!("{id}-key.pem"), format!("{id}-trust.pem"));
-    let (key, trust) = (directory.join(key), directory.join(trust));
-    replace(&key, &signer.key_store(&format!("replica {id}"), "127.0.0.1"));
-    replace(&trust, &trusted.iter().map(|authority| authority.pem()).collect::<String>());
-    format!(
-        "sslQuorum=true\nsslQuorumReloadCertFiles=true\nssl.quorum.keyStore.location={}\n\
-         ssl.quorum.trustStore.location={}\n",
-        key.display(),
-        trust.display()
-    )
-}
-
-/// As certificates are renewed: written beside, and renamed.
-fn replace(path: &Path, text: &str) {
-    let beside = path.with_extension("new");
-    std::fs::write(&beside, text).expect("a file in a fresh directory");
-    std::fs::rename(&beside, path).expect("the same");
+    quorum_settings(directory, id, "127.0.0.1", signer, trusted)
 }
 
 fn wait_for_progress(load: &Load, more: usize) {

@@ -88,11 +88,15 @@ pub(super) struct DriverParts {
 
 impl Driver {
     pub(super) fn new(parts: DriverParts) -> Driver {
+        #[cfg(any(test, feature = "mutations"))]
+        let zab = parts.zab.with_mutation(crate::mutation::protocol_mutation_of_process());
+        #[cfg(not(any(test, feature = "mutations")))]
+        let zab = parts.zab;
         Driver {
             service: parts.service,
             surroundings: parts.surroundings,
             replica: parts.replica,
-            zab: parts.zab,
+            zab,
             disk: parts.disk,
             outside: parts.outside,
             connections: BTreeMap::new(),

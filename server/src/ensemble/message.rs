@@ -80,4 +80,64 @@ mod tests {
         let read = codec::decode::<ReceivedMessage>(&bytes).unwrap();
         assert!(matches!(read, Message::SnapshotBlock(read) if read == block));
     }
+
+    /// Every kind of message with as much in it as it may have.
+    fn messages() -> Vec<Vec<u8>> {
+        use crate::zab::{Ack, Entry, LearnerInfo, ServerId, Standing};
+        use std::sync::Arc;
+        use znodefs::SessionId;
+        let zxid = Zxid::new(Epoch(7), 3);
+        let entries: Arc<[Entry]> = [Entry { zxid, payload: Bytes::from_static(b"set /a") }].into();
+        let standing = Standing { initialized: true, has_data: true };
+        let info = LearnerInfo { accepted_epoch: Epoch(7), standing, configuration: zxid };
+        let configuration = crate::zab::Ensemble::default();
+        let identity = SharedIdentity { ensemble_id: EnsembleId([3; 16]), password_key: [5; 32] };
+        let packets = [
+            Packet::FollowerInfo(info),
+            Packet::Snap { zxid, configuration },
+            Packet::Proposal { entries: entries.clone() },
+            Packet::Inform { entries },
+            Packet::Ack(Ack::forged(zxid)),
+            Packet::Ping { sequence: 1, touched: vec![(SessionId(4), 4000); 9] },
+            Packet::Revalidate { session_id: SessionId(4), timeout_ms: 4000, valid: Some(true) },
+            Packet::Request { payload: Bytes::from_static(b"create /a") },
+            Packet::Handover { successor: ServerId(2) },
+        ];
+        let others = [
+            Message::Identity(identity),
+            Message::SnapshotBegin { zxid },
+            Message::SnapshotBlock(Bytes::from_static(b"a block of a snapshot")),
+        ];
+        let packets = packets.iter().map(Message::Packet).chain(others);
+        packets.map(|message| encode(&message).unwrap()).collect()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(4000))]
+
+        /// What has a checksum that fits and was garbled all the same: no panic, and no more memory
+        /// than its bytes are worth.
+        #[test]
+        fn zookeeper_2201_item_32_damaged_messages_are_refused_or_mean_something_else(
+            which in 0..12_usize,
+            changes in proptest::collection::vec((0..200_usize, proptest::prelude::any::<u8>()), 1..6),
+            cut in proptest::option::of(0..200_usize),
+            tail in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+        ) {
+            let mut bytes = messages().swap_remove(which);
+            for (place, value) in changes {
+                let place = place % bytes.len();
+                bytes[place] = value;
+            }
+            bytes.truncate(cut.unwrap_or(bytes.len()));
+            bytes.extend(tail);
+            if let Ok(message) = codec::decode::<ReceivedMessage>(&bytes)
+                && let Message::Packet(packet) = &message
+            {
+                // It is what its bytes say, and nothing is left over.
+                let again = encode(&Message::Packet(packet)).unwrap();
+                proptest::prop_assert!(again.len() <= bytes.len());
+            }
+        }
+    }
 }

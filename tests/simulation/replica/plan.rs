@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use znodefs_server::config::ServerConfig;
 use znodefs_server::config::ensemble::{Member, ServerId};
-use znodefs_server::mutation::Mutation;
+pub use znodefs_server::mutation::Mistake;
 use znodefs_server::zab;
 
 use crate::network::Latency;
@@ -13,31 +13,6 @@ use crate::random::Random;
 
 /// Simulated time with faults, in microseconds.
 pub const DURATION_US: u64 = 60_000_000;
-
-/// A deliberate mistake, of the replica or of the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistake {
-    /// In the replica.
-    Replica(Mutation),
-    /// In the protocol between replicas.
-    Protocol(zab::Mutation),
-}
-
-impl Mistake {
-    /// All there are.
-    pub fn all() -> Vec<Mistake> {
-        let replica = Mutation::ALL.into_iter().map(Mistake::Replica);
-        replica.chain(zab::Mutation::ALL.into_iter().map(Mistake::Protocol)).collect()
-    }
-
-    /// Its name on the command line.
-    pub fn name(self) -> String {
-        match self {
-            Mistake::Replica(mutation) => format!("{mutation:?}"),
-            Mistake::Protocol(mutation) => format!("{mutation:?}"),
-        }
-    }
-}
 
 /// What of a run is left away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
