@@ -568,10 +568,14 @@ impl fuser::Filesystem for Adapter {
         inode: INodeNo,
         name: &OsStr,
         value: &[u8],
-        _flags: i32,
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        // Every znode has every attribute.
+        if flags & libc::XATTR_CREATE != 0 && Filesystem::may_have_xattr(inode.0, name) {
+            return reply.error(Errno::EEXIST);
+        }
         let (caller, name, value) = (Caller::of(request), name.to_os_string(), value.to_vec());
         let work = move |fs: Arc<Filesystem>| async move {
             fs.setxattr(caller, inode.0, &name, &value).await

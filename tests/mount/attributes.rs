@@ -36,6 +36,9 @@ fn the_acl_is_an_attribute_in_zk_clis_syntax(world: &World) {
     let expected = vec![Acl::world(Permissions::READ.union(Permissions::ADMIN))];
     assert_eq!(world.client().acl("/f"), expected);
     world.sh("setfattr -n user.znode.acl -v nonsense f").fails("Invalid argument");
+    let create =
+        "import os; os.setxattr('f', 'user.znode.acl', b'world:anyone:r', os.XATTR_CREATE)";
+    world.sh(&format!("/usr/bin/python3 -c \"{create}\"")).fails("File exists");
 }
 
 fn permission_bits_follow_the_acl(world: &World) {
