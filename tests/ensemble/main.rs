@@ -11,6 +11,7 @@ mod garbled_peers;
 mod kazoo;
 mod known_failures;
 mod load;
+mod lost_write;
 mod network_backup;
 mod no_quorum;
 mod observers;

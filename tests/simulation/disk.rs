@@ -158,6 +158,7 @@ impl Disk {
             current_epoch: self.current_epoch,
             last_logged: self.last(),
             delivered: database.zxid,
+            incomplete: false,
             initialize: false,
         };
         (recovered, database)

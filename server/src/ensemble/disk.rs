@@ -14,7 +14,7 @@ use super::membership;
 use super::message::SharedIdentity;
 use crate::persistence::disk::{Operation, remove_if_there};
 use crate::persistence::{
-    self, CommittedFile, Disk, LogEvent, LogHandle, Storage, StorageError, StorageParts,
+    self, Committed, CommittedFile, Disk, LogEvent, LogHandle, Storage, StorageError, StorageParts,
 };
 use crate::replica::Event;
 use crate::replica::core_thread::Backend;
@@ -194,7 +194,9 @@ impl MemberDisk {
     fn is_blank(&mut self) -> bool {
         let idle = self.pending.is_empty();
         self.joined.as_ref().is_some_and(|backend| {
-            let adopted = backend.epochs().lock().current() > Epoch(0);
+            let epochs = backend.epochs();
+            let epochs = epochs.lock();
+            let adopted = epochs.current().max(epochs.distrusted()) > Epoch(0);
             let log = backend.reader();
             idle && !adopted && log.has_no_segments() && log.last_zxid() == Zxid::ZERO
         })
@@ -333,11 +335,13 @@ impl MemberDisk {
 
     /// Writes down that everything up to `zxid` is committed; it is no loss if that fails.
     pub fn note_committed(&self, zxid: Zxid) {
-        let (Some(backend), Some(committed)) = (&self.joined, &self.committed) else { return };
-        let committed = Arc::clone(committed);
+        let (Some(backend), Some(file)) = (&self.joined, &self.committed) else { return };
+        let generation = backend.snapshots().generation();
+        let committed = Committed { zxid, generation, synced: self.service.config.force_sync };
+        let file = Arc::clone(file);
         // On the log's thread: a disk may let a write wait.
         backend.log().barrier(Box::new(move || {
-            if let Err(error) = committed.lock().write(zxid) {
+            if let Err(error) = file.lock().write(committed) {
                 debug!("how far the log is committed is not written down: {error}");
             }
             Ok(())

@@ -1,5 +1,6 @@
-//! When a member without a quorum serves reads alone (`readonlymode.enabled`), and what its disk is
-//! told so that it can do that again after a restart. Pure: time is passed in.
+//! When a member without a quorum serves reads alone (`readonlymode.enabled`), and how far its disk is
+//! told that the log is committed: a restart shows that much again, and misses it if it is gone. Pure:
+//! time is passed in.
 
 use znodefs::Zxid;
 
@@ -88,7 +89,7 @@ impl ReadOnlyMode {
     /// What to write down now: that everything up to here is committed.
     pub fn note(&mut self, delivered: Zxid, now_ms: u64) -> Option<Zxid> {
         let due = delivered > self.noted && self.note_at_ms <= now_ms;
-        if !due || !self.enabled || !self.tree_is_whole {
+        if !due || !self.tree_is_whole {
             return None;
         }
         self.noted = delivered;
@@ -98,7 +99,7 @@ impl ReadOnlyMode {
 
     /// When there is something to do, milliseconds of the monotonic clock.
     pub fn next_due_ms(&self, delivered: Zxid) -> u64 {
-        let notes = self.enabled && self.tree_is_whole && delivered > self.noted;
+        let notes = self.tree_is_whole && delivered > self.noted;
         let note = if notes { self.note_at_ms } else { u64::MAX };
         self.begins_at_ms().min(note)
     }

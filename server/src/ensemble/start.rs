@@ -23,7 +23,7 @@ use crate::config::ServerConfig;
 use crate::config::ensemble::Member;
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
-use crate::persistence::{CommittedFile, EnsembleId, Storage, StorageError};
+use crate::persistence::{EnsembleId, Storage, StorageError};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
 use crate::server::backend::Workers;
@@ -57,7 +57,8 @@ impl MemberRecovered {
     /// The ensemble that others must be of. One that has adopted no epoch yet may still become a
     /// member of whichever ensemble forms.
     pub fn ensemble_id(&self) -> Option<EnsembleId> {
-        let adopted = self.storage.identity().filter(|_| self.zab.current_epoch > Epoch(0));
+        let has_adopted = self.zab.current_epoch > Epoch(0) || self.zab.incomplete;
+        let adopted = self.storage.identity().filter(|_| has_adopted);
         adopted.map(|identity| identity.ensemble_id)
     }
 
@@ -87,7 +88,8 @@ pub fn recover(
     surroundings: &Surroundings,
 ) -> Result<MemberRecovered, StartError> {
     let options = recovery::member_storage_options(config);
-    let storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
+    let mut storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
+    let incomplete = storage.distrust_if_incomplete()?;
     let hash_seed = surroundings.random_number()?;
     let (delivered, mut tree) = match recovery::restore_tree(&storage, hash_seed)? {
         Some(restored) => restored,
@@ -95,8 +97,8 @@ pub fn recover(
     };
     let membership = membership::recover(config, &disks, &storage, &tree, delivered)?;
     let (delivered, tree_is_whole) = match config.read_only_mode {
-        true => apply_committed(&storage, &disks, delivered, &mut tree)?,
-        false => (delivered, false),
+        true if !incomplete => apply_committed(&storage, delivered, &mut tree)?,
+        _ => (delivered, false),
     };
     show_membership(&membership.committed, &mut tree);
     let (mut key, mut epochs) = (None, (Epoch(0), Epoch(0)));
@@ -118,6 +120,7 @@ pub fn recover(
         current_epoch: epochs.1,
         last_logged,
         delivered,
+        incomplete,
         initialize: config.initialize,
     };
     let database = Arc::new(Database::new(tree, surroundings.random_number()?));
@@ -128,12 +131,10 @@ pub fn recover(
 /// it is as of one transaction: a snapshot may show some of what came after it.
 fn apply_committed(
     storage: &Storage,
-    disks: &Disks,
     restored: Zxid,
     tree: &mut DataTree,
 ) -> Result<(Zxid, bool), StartError> {
-    let Some(identity) = storage.identity() else { return Ok((restored, false)) };
-    let committed = CommittedFile::read(&*disks.data, identity.ensemble_id);
+    let committed = storage.committed().zxid;
     let delivered = storage.replay_between(restored, committed, |_, payload| {
         let txn: Txn = codec::decode(payload)?;
         tree.apply(&txn, &mut |_| {});

@@ -1,10 +1,15 @@
 //! The durable numbers of a replica that are neither log nor snapshot: `acceptedEpoch` (the highest
 //! epoch promised), `currentEpoch` (of the last leader whose history was adopted), `identity`
 //! (which ensemble, which replica). The disk is always written before memory (ZOOKEEPER-2307).
+//!
+//! currentEpoch stands for a history. Where some of that turned out to be lost it is *distrusted*: it
+//! counts as 0, and the replica as one that has adopted nothing, until a leader has brought it up to
+//! date.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tracing::info;
 use znodefs::{Epoch, Zxid};
 
 use super::disk::{Disk, DiskError, remove_if_there};
@@ -15,6 +20,9 @@ use crate::codec::{self, CodecError};
 const ACCEPTED_EPOCH_NAME: &str = "acceptedEpoch";
 const CURRENT_EPOCH_NAME: &str = "currentEpoch";
 const IDENTITY_NAME: &str = "identity";
+
+/// In the header of currentEpoch.
+const DISTRUSTED: u32 = 1;
 
 /// Why epochs or identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,19 +82,25 @@ pub struct EpochFiles {
     ensemble_id: EnsembleId,
     accepted: Epoch,
     current: Epoch,
+    /// What currentEpoch was before it was distrusted; 0 if it is not.
+    distrusted: Epoch,
 }
 
 impl EpochFiles {
     /// Reads both; one that was never written is 0.
     pub fn open(disk: Arc<dyn Disk>, ensemble_id: EnsembleId) -> Result<EpochFiles, EpochError> {
-        let read = |name: &str| -> Result<Epoch, EpochError> {
+        let read = |name: &str| -> Result<(u32, Epoch), EpochError> {
             match small_file::read(&*disk, name, FileKind::Epoch, Some(ensemble_id))? {
-                None => Ok(Epoch(0)),
-                Some((_, payload)) => decode(&*disk, name, &payload),
+                None => Ok((0, Epoch(0))),
+                Some((header, payload)) => Ok((header.flags, decode(&*disk, name, &payload)?)),
             }
         };
-        let (accepted, current) = (read(ACCEPTED_EPOCH_NAME)?, read(CURRENT_EPOCH_NAME)?);
-        Ok(EpochFiles { disk, ensemble_id, accepted, current })
+        let (_, accepted) = read(ACCEPTED_EPOCH_NAME)?;
+        let (current, distrusted) = match read(CURRENT_EPOCH_NAME)? {
+            (flags, epoch) if flags & DISTRUSTED != 0 => (Epoch(0), epoch),
+            (_, epoch) => (epoch, Epoch(0)),
+        };
+        Ok(EpochFiles { disk, ensemble_id, accepted, current, distrusted })
     }
 
     /// Removes both files, durably.
@@ -107,9 +121,33 @@ impl EpochFiles {
         self.accepted
     }
 
-    /// The epoch of the last leader whose history was adopted.
+    /// The epoch of the last leader whose history was adopted; 0 if that is distrusted.
     pub fn current(&self) -> Epoch {
         self.current
+    }
+
+    /// What currentEpoch was before it was distrusted; 0 if it is not.
+    pub fn distrusted(&self) -> Epoch {
+        self.distrusted
+    }
+
+    /// The history that currentEpoch stands for is not all there; durable when it returns. After an
+    /// error what is on disk is unknown and the replica must stop.
+    pub fn distrust(&mut self) -> Result<(), EpochError> {
+        if self.current > Epoch(0) {
+            self.replace(CURRENT_EPOCH_NAME, DISTRUSTED, self.current)?;
+            self.distrusted = std::mem::take(&mut self.current);
+        }
+        Ok(())
+    }
+
+    /// What is there of the history is to count as all of it; durable when it returns. For `repair`.
+    pub fn trust(&mut self) -> Result<(), EpochError> {
+        if self.distrusted > Epoch(0) {
+            self.replace(CURRENT_EPOCH_NAME, 0, self.distrusted)?;
+            self.current = std::mem::take(&mut self.distrusted);
+        }
+        Ok(())
     }
 
     /// Promises an epoch; durable when it returns. After an error what is on disk is unknown and the
@@ -125,6 +163,9 @@ impl EpochFiles {
     pub fn set_current(&mut self, epoch: Epoch) -> Result<(), EpochError> {
         self.write(CURRENT_EPOCH_NAME, self.current, epoch)?;
         self.current = epoch;
+        if std::mem::take(&mut self.distrusted) > Epoch(0) {
+            info!("what was lost has been replaced: this replica votes again");
+        }
         Ok(())
     }
 
@@ -143,8 +184,12 @@ impl EpochFiles {
         if asked < current {
             return Err(EpochError::Backwards { name, current, asked });
         }
-        let header = header(FileKind::Epoch, self.ensemble_id);
-        let payload = encode(&*self.disk, name, &asked)?;
+        self.replace(name, 0, asked)
+    }
+
+    fn replace(&self, name: &str, flags: u32, epoch: Epoch) -> Result<(), EpochError> {
+        let header = FileHeader { flags, ..header(FileKind::Epoch, self.ensemble_id) };
+        let payload = encode(&*self.disk, name, &epoch)?;
         Ok(small_file::replace(&*self.disk, name, &header, &payload)?)
     }
 }

@@ -23,7 +23,7 @@ pub mod snapshot_files;
 pub mod storage;
 pub mod txn_log;
 
-pub use committed_file::CommittedFile;
+pub use committed_file::{Committed, CommittedFile};
 pub use disk::{Disk, DiskError, DiskFile};
 pub use epoch_file::{EpochError, EpochFiles, ReplicaIdentity};
 pub use file_disk::FileDisk;

@@ -10,9 +10,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use znodefs::{Epoch, Zxid};
 
+use super::committed_file::Committed;
 use super::disk::{Disk, DiskError};
 use super::epoch_file::{EpochError, EpochFiles, ReplicaIdentity};
 use super::file_disk::{FileDisk, FileDiskError, apache_directory};
@@ -132,6 +133,20 @@ pub enum StorageError {
         newest: Zxid,
         /// The log's directory.
         path: String,
+        /// The log's end.
+        last: Zxid,
+    },
+    /// The log lacks transactions that are known to have been in it.
+    #[error(
+        "{path} held transactions up to {committed}, which were committed, but its log ends at {last}: the disk \
+         has lost a write that it had confirmed; the other replicas bring it up to date, and if there are none \
+         that have them, `znoded repair` and `znoded recover` go on without"
+    )]
+    CommittedMissing {
+        /// The directory.
+        path: String,
+        /// What was known to be committed.
+        committed: Zxid,
         /// The log's end.
         last: Zxid,
     },
@@ -272,6 +287,42 @@ impl Storage {
     pub fn check_epochs(&self) -> Result<(), StorageError> {
         let Some(parts) = &self.parts else { return Ok(()) };
         Ok(parts.epochs.check(parts.log.last_zxid())?)
+    }
+
+    /// What is known to be committed of the history that is here.
+    pub fn committed(&self) -> Committed {
+        let Some(parts) = &self.parts else { return Committed::default() };
+        let found = Committed::read(&*self.data, parts.identity.ensemble_id);
+        let is_of_this = found.generation == parts.snapshots.generation();
+        if is_of_this { found } else { Committed::default() }
+    }
+
+    /// An error if the log ends before what this replica knew to be committed: then the disk has lost
+    /// a write that it had confirmed.
+    pub fn check_committed(&self) -> Result<(), StorageError> {
+        let (committed, last) = (self.committed(), self.last_zxid());
+        if !self.options.force_sync || !committed.is_missing_behind(last) {
+            return Ok(());
+        }
+        let path = self.data.path().display().to_string();
+        Err(StorageError::CommittedMissing { path, committed: committed.zxid, last })
+    }
+
+    /// Takes the vote of a member that has lost what was committed, until a leader has brought it up
+    /// to date; durable when it returns. Whether it is without a vote for that reason, since now or
+    /// since an earlier start.
+    pub fn distrust_if_incomplete(&mut self) -> Result<bool, StorageError> {
+        let checked = self.check_committed();
+        let Some(parts) = &mut self.parts else { return Ok(false) };
+        if let Err(lost) = checked {
+            error!("{lost}; until it is brought up to date this replica has no vote");
+            parts.epochs.distrust()?;
+        } else if parts.epochs.distrusted() > Epoch(0) {
+            warn!(
+                "the disk had lost what was committed: this replica has no vote until it is brought up to date"
+            );
+        }
+        Ok(parts.epochs.distrusted() > Epoch(0))
     }
 
     /// Whether no transaction was ever taken, neither in the log nor in a snapshot.

@@ -46,6 +46,8 @@ pub(super) fn recover(
         ..StorageOptions::new(u64::from(config.server_id.0), Some(new_ensemble))
     };
     let storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
+    // It was a member of an ensemble, or is one of a single replica.
+    storage.check_committed()?;
     let hash_seed = surroundings.random_number()?;
     let (tree, replayed_txns) = rebuild_tree(&storage, hash_seed)?;
     let mut storage = storage.into_parts()?;

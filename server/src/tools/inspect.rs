@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
-use znodefs::Zxid;
+use znodefs::{Epoch, Zxid};
 
 use super::describe;
 use super::error::ToolError;
@@ -18,7 +18,7 @@ use super::location::{Location, LocationDisks};
 use super::log_scan::{self, Ending, Segment, SegmentHeader};
 use super::plan::{Action, Plan, plan};
 use super::state;
-use super::survey::{self, Snapshot, SnapshotState, Survey};
+use super::survey::{self, Epochs, Snapshot, SnapshotState, Survey};
 use crate::codec;
 use crate::persistence::{Disk, EnsembleId, FileDisk, ReplicaIdentity};
 use crate::txn::Txn;
@@ -210,7 +210,13 @@ impl Inspection<'_> {
         };
         let identity = identity_text(&survey.identity);
         let epochs = match &survey.epochs {
-            Ok((accepted, current)) => format!("acceptedEpoch {accepted}, currentEpoch {current}"),
+            Ok(Epochs { accepted, current, distrusted }) => {
+                let lost = match distrusted {
+                    Epoch(0) => String::new(),
+                    was => format!(" (was {was} before what it stands for was lost: no vote)"),
+                };
+                format!("acceptedEpoch {accepted}, currentEpoch {current}{lost}")
+            }
             Err(reason) => reason.clone(),
         };
         self.problems +=
@@ -226,8 +232,10 @@ impl Inspection<'_> {
                     "used_by": holder,
                     "ensemble_id": found.map(|one| one.ensemble_id.to_string()),
                     "replica_id": found.map(|one| one.replica_id),
-                    "accepted_epoch": epochs.map(|(accepted, _)| accepted.0),
-                    "current_epoch": epochs.map(|(_, current)| current.0),
+                    "accepted_epoch": epochs.map(|epochs| epochs.accepted.0),
+                    "current_epoch": epochs.map(|epochs| epochs.current.0),
+                    "distrusted_epoch": epochs.map(|epochs| epochs.distrusted.0),
+                    "committed": survey.committed.zxid.to_string(),
                     "error": survey.identity.as_ref().err().or(survey.epochs.as_ref().err()),
                 })
             },

@@ -7,12 +7,13 @@
 
 use std::path::PathBuf;
 
-use znodefs::Zxid;
+use znodefs::{Epoch, Zxid};
 
 use super::location::LocationDisks;
 use super::log_scan::{Ending, Run, Segment, SegmentHeader};
 use super::survey::{SnapshotState, Survey, newest_known};
 use crate::persistence::SnapshotInfo;
+use crate::persistence::committed_file::COMMITTED_NAME;
 use crate::persistence::log_index::parse_segment_name;
 
 /// Something that is not as it was written.
@@ -76,12 +77,14 @@ pub struct Plan {
     pub damaged_snapshots: Vec<String>,
     /// Whole snapshots that may hold transactions behind `end`.
     pub later_snapshots: Vec<String>,
+    /// Whether what is left is short of what was committed, and counts all the same afterwards.
+    pub settles: bool,
 }
 
 impl Plan {
     /// Whether a transaction that was durable would be gone.
     pub fn loses(&self) -> bool {
-        self.newest_known > self.end
+        self.newest_known > self.end || self.settles
     }
 
     /// Whether there is nothing to repair.
@@ -138,6 +141,16 @@ pub fn plan(survey: &Survey, disks: &LocationDisks) -> Plan {
         damages.push(log_missing(&chain, disks));
     }
     let generation = chain.generation;
+    let missing = best.as_ref().and_then(|(_, end)| missing(survey, generation, *end));
+    // What is damaged explains it.
+    if let Some(committed) = missing.filter(|_| damages.is_empty()) {
+        damages.push(committed_missing(committed, end, disks));
+    }
+    let known = known.max(missing.unwrap_or_default());
+    let distrusted = survey.epochs.as_ref().is_ok_and(|epochs| epochs.distrusted > Epoch(0));
+    if distrusted && damages.is_empty() {
+        damages.push(no_vote(disks));
+    }
     Plan {
         generation,
         base,
@@ -147,7 +160,35 @@ pub fn plan(survey: &Survey, disks: &LocationDisks) -> Plan {
         action,
         damaged_snapshots,
         later_snapshots,
+        settles: missing.is_some() || distrusted,
     }
+}
+
+/// What of this history was known to be committed, if it ends before.
+fn missing(survey: &Survey, generation: u64, end: Zxid) -> Option<Zxid> {
+    let committed = survey.committed;
+    let is_missing = committed.generation == generation && committed.is_missing_behind(end);
+    is_missing.then_some(committed.zxid)
+}
+
+fn committed_missing(committed: Zxid, end: Zxid, disks: &LocationDisks) -> Damage {
+    let file = disks.data.path_of(COMMITTED_NAME);
+    let reason = format!(
+        "{} says that transactions up to {committed} were committed, but the log ends at {end}: the \
+         disk has lost a write that it had confirmed",
+        file.display()
+    );
+    Damage { file, offset: None, reason }
+}
+
+fn no_vote(disks: &LocationDisks) -> Damage {
+    let file = disks.data.path().to_owned();
+    let reason = format!(
+        "{} has no vote, since its disk had lost what was committed: the other replicas are to bring \
+         it up to date",
+        file.display()
+    );
+    Damage { file, offset: None, reason }
 }
 
 /// The segments and snapshots of the newest history that has a whole snapshot.

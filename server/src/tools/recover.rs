@@ -107,8 +107,9 @@ fn show_cost(plan: &Plan, contents: &Contents, lost: &state::Lost) {
 
 /// An epoch later than all that this replica has heard of.
 fn next_epoch(survey: &Survey, plan: &Plan) -> Epoch {
-    let (accepted, current) = survey.epochs.as_ref().ok().copied().unwrap_or_default();
-    let newest = accepted.max(current).max(plan.newest_known.epoch()).max(plan.end.epoch());
+    let epochs = survey.epochs.as_ref().ok().copied().unwrap_or_default();
+    let newest =
+        epochs.accepted.max(epochs.current).max(plan.newest_known.epoch()).max(plan.end.epoch());
     Epoch(newest.0.saturating_add(1))
 }
 

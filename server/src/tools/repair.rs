@@ -14,9 +14,10 @@ use super::state::{self, Lost};
 use super::survey::{Contents, Survey};
 use super::timestamp;
 use crate::codec;
+use crate::persistence::committed_file::COMMITTED_NAME;
 use crate::persistence::disk::{Disk, DiskError};
 use crate::persistence::file_header::HEADER_LENGTH;
-use crate::persistence::{SnapshotFiles, Storage, StorageOptions};
+use crate::persistence::{EpochFiles, SnapshotFiles, Storage, StorageOptions};
 use crate::tree::{DataTree, TreeRestorer};
 use crate::txn::Txn;
 
@@ -169,6 +170,9 @@ fn what_to_do(plan: &Plan) -> String {
 /// How much would be lost.
 pub fn loss(plan: &Plan, lost: &Lost) -> String {
     let (end, newest) = (plan.end, plan.newest_known);
+    if newest <= end {
+        return "what the disk had lost and the other replicas had not yet replaced".to_owned();
+    }
     let readable = lost.readable.len();
     if end.epoch() == newest.epoch() {
         let count = newest.counter() - end.counter();
@@ -226,6 +230,26 @@ pub(super) fn act(
             }
         }
     }
+    kept.extend(settle(survey, plan, disks, &suffix)?);
+    Ok(kept)
+}
+
+/// Lets what is left count as everything.
+fn settle(
+    survey: &Survey,
+    plan: &Plan,
+    disks: &LocationDisks,
+    suffix: &str,
+) -> Result<Option<PathBuf>, ToolError> {
+    let data = &disks.data;
+    let (true, Some(ensemble_id)) = (plan.settles, survey.ensemble_id()) else { return Ok(None) };
+    let kept = match data.exists(COMMITTED_NAME)? {
+        true => Some(set_aside(&**data, COMMITTED_NAME, suffix)?),
+        false => None,
+    };
+    let epochs = EpochFiles::open(Arc::clone(data), ensemble_id);
+    let trusted = epochs.and_then(|mut epochs| epochs.trust());
+    trusted.map_err(|error| ToolError::DataDirectory(error.to_string()))?;
     Ok(kept)
 }
 

@@ -14,8 +14,8 @@ use crate::persistence::file_header::{FileHeader, FileKind, HEADER_LENGTH};
 use crate::persistence::log_index::parse_segment_name;
 use crate::persistence::snapshot::parse_snapshot_name;
 use crate::persistence::{
-    Disk, DiskError, EnsembleId, EpochFiles, ReplicaIdentity, SnapshotError, SnapshotInfo,
-    SnapshotReader,
+    Committed, Disk, DiskError, EnsembleId, EpochFiles, ReplicaIdentity, SnapshotError,
+    SnapshotInfo, SnapshotReader,
 };
 use crate::tree::{DataTree, TreeRestorer};
 
@@ -27,14 +27,27 @@ const SMALL_FILES: [&str; 5] =
 pub struct Survey {
     /// Who the replica is; `None` without a file.
     pub identity: Result<Option<ReplicaIdentity>, String>,
-    /// acceptedEpoch and currentEpoch.
-    pub epochs: Result<(Epoch, Epoch), String>,
+    /// The epochs.
+    pub epochs: Result<Epochs, String>,
+    /// What was known to be committed.
+    pub committed: Committed,
     /// Newest first.
     pub snapshots: Vec<Snapshot>,
     /// By the zxid in the name.
     pub segments: Vec<Segment>,
     /// Files that no replica reads, with their lengths.
     pub others: Vec<(String, u64)>,
+}
+
+/// The epochs of a replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epochs {
+    /// acceptedEpoch.
+    pub accepted: Epoch,
+    /// currentEpoch; 0 if it is distrusted.
+    pub current: Epoch,
+    /// currentEpoch if it is distrusted, since something of what it stood for is lost; else 0.
+    pub distrusted: Epoch,
 }
 
 /// A snapshot file.
@@ -102,11 +115,18 @@ impl Survey {
         let identity = ReplicaIdentity::read(&*disks.data).map_err(|error| error.to_string());
         let ensemble_id = identity.as_ref().ok().copied().flatten().map(|one| one.ensemble_id);
         let epochs = match ensemble_id {
-            None => Ok((Epoch(0), Epoch(0))),
+            None => Ok(Epochs::default()),
             Some(id) => EpochFiles::open(Arc::clone(&disks.data), id)
-                .map(|epochs| (epochs.accepted(), epochs.current()))
+                .map(|epochs| Epochs {
+                    accepted: epochs.accepted(),
+                    current: epochs.current(),
+                    distrusted: epochs.distrusted(),
+                })
                 .map_err(|error| error.to_string()),
         };
+        // Before the log: what it says is in there by now.
+        let committed =
+            ensemble_id.map_or(Committed::default(), |id| Committed::read(&*disks.data, id));
         let (mut log_names, mut snapshot_names, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for name in disks.data.list()? {
             if let Some(zxid) = parse_snapshot_name(&name) {
@@ -136,7 +156,7 @@ impl Survey {
             segments.extend(present(log_scan::scan(&*disks.log, &name, ensemble_id, |_| {}))?);
             progress.step();
         }
-        Ok(Survey { identity, epochs, snapshots, segments, others })
+        Ok(Survey { identity, epochs, committed, snapshots, segments, others })
     }
 
     /// The ensemble, where the identity can be read.

@@ -12,7 +12,9 @@ use super::survey::{SnapshotState, Survey};
 use super::{repair, state};
 use crate::codec;
 use crate::persistence::file_header::HEADER_LENGTH;
-use crate::persistence::{Disk, EnsembleId, MemoryDisk, Storage, StorageOptions};
+use crate::persistence::{
+    Committed, CommittedFile, Disk, EnsembleId, EpochFiles, MemoryDisk, Storage, StorageOptions,
+};
 use crate::tree::DataTree;
 use crate::txn::{Change, Txn, TxnBody, TxnOrigin};
 
@@ -148,6 +150,32 @@ fn whole_files_need_no_repair_also_with_a_torn_tail() {
     let (_, found) = look(&disk);
     assert!(found.is_healthy() && !found.loses(), "{found:?}");
     assert_eq!(found.end, zxid(19));
+}
+
+#[test]
+fn a_log_that_ends_before_what_was_committed_is_damage_that_a_repair_settles() {
+    let disk = replica(20, &[10], &[10]);
+    let committed = Committed { zxid: zxid(23), generation: 0, synced: true };
+    let note = || {
+        let mut file = CommittedFile::new(disks(&disk).data, EnsembleId([0x5a; 16]));
+        file.write(committed).unwrap();
+    };
+    note();
+    let mut epochs = EpochFiles::open(disks(&disk).data, EnsembleId([0x5a; 16])).unwrap();
+    epochs.set_accepted(Epoch(1)).unwrap();
+    epochs.set_current(Epoch(1)).unwrap();
+    epochs.distrust().unwrap();
+    for _ in ["committed", "currentEpoch"] {
+        let (_, found) = look(&disk);
+        assert!(!found.is_healthy() && found.loses() && found.end == zxid(20), "{found:?}");
+        disk.remove("committed").unwrap_or_default();
+    }
+    note();
+    let (survey, found) = look(&disk);
+    assert_eq!((found.newest_known, &found.action), (zxid(23), &Action::Nothing));
+    repair_and_check(&disk, &survey, &found);
+    let epochs = EpochFiles::open(disks(&disk).data, EnsembleId([0x5a; 16])).unwrap();
+    assert_eq!((epochs.current(), epochs.distrusted()), (Epoch(1), Epoch(0)));
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub struct Recovered {
     /// What the tree in memory contains: the zxid of the snapshot it was loaded from. Later
     /// entries of the log are delivered when they are known to be committed.
     pub delivered: Zxid,
+    /// The disk has lost what was committed: currentEpoch, which stood for it, is 0.
+    pub incomplete: bool,
     /// The operator says that this empty replica starts a new ensemble (`--initialize`).
     pub initialize: bool,
 }

@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) touched: BTreeMap<SessionId, i32>,
     /// Confirmed syncs that wait until this much is delivered.
     syncs: VecDeque<(Zxid, u64)>,
+    /// The disk has lost something; how much is left says nothing.
+    incomplete: bool,
     initialize: bool,
     random: u64,
     pub(super) mutation: Option<Mutation>,
@@ -77,7 +79,8 @@ impl State {
             elections: 0,
             touched: BTreeMap::new(),
             syncs: VecDeque::new(),
-            initialize: recovered.initialize,
+            incomplete: recovered.incomplete,
+            initialize: recovered.initialize && !recovered.incomplete,
             random: identity.seed,
             mutation: None,
         }
@@ -98,7 +101,7 @@ impl State {
             initialized: self.initialize
                 || self.current_epoch > Epoch(0)
                 || self.mutated(Mutation::EmptyReplicaVotes),
-            has_data: self.window.last() > Zxid::ZERO,
+            has_data: self.window.last() > Zxid::ZERO || self.incomplete,
         }
     }
 

@@ -7,6 +7,7 @@ use znodefs::Epoch;
 
 use super::*;
 use crate::persistence::storage::{Storage, StorageError};
+use crate::persistence::{Committed, CommittedFile};
 
 fn open(disk: &MemoryDisk) -> Result<Storage, StorageError> {
     Storage::open(shared(disk), shared(disk), storage_options())
@@ -199,4 +200,63 @@ fn a_member_that_holds_nothing_can_leave_an_ensemble_that_was_never_formed() {
     storage.join(formed).unwrap();
     assert_eq!(open().identity().unwrap().ensemble_id, formed);
     assert_eq!(open().epochs(), Some((Epoch(0), Epoch(0))));
+}
+
+/// A member with transactions 1 to 5 in epoch 1, which knows them to be committed up to `committed`,
+/// and whose disk has lost the last.
+fn member_that_lost_its_last(committed: Committed) -> MemoryDisk {
+    let disk = MemoryDisk::new(1);
+    let mut parts = open(&disk).unwrap().into_parts().unwrap();
+    append_each(&mut parts.log, 1..=4);
+    let before = disk.contents("log.100000001").unwrap();
+    append_each(&mut parts.log, [5]);
+    parts.epochs.set_accepted(Epoch(1)).unwrap();
+    parts.epochs.set_current(Epoch(1)).unwrap();
+    CommittedFile::new(shared(&disk), ENSEMBLE).write(committed).unwrap();
+    drop(parts);
+    disk.put("log.100000001", &before);
+    disk
+}
+
+#[test]
+fn a_member_that_lost_what_was_committed_has_no_vote_until_it_is_brought_up_to_date() {
+    let committed = Committed { zxid: zxid(5), generation: 0, synced: true };
+    let disk = member_that_lost_its_last(committed);
+    let mut storage = open(&disk).unwrap();
+    let error = storage.check_committed().unwrap_err().to_string();
+    assert!(
+        error.contains("up to 0x100000005") && error.contains("ends at 0x100000004"),
+        "{error}"
+    );
+    assert!(storage.distrust_if_incomplete().unwrap());
+    assert_eq!(storage.epochs(), Some((Epoch(1), Epoch(0))), "the promise stays");
+    disk.crash();
+    disk.remove("committed").unwrap();
+    let mut storage = open(&disk).unwrap();
+    assert!(storage.distrust_if_incomplete().unwrap(), "durably");
+    let mut parts = storage.into_parts().unwrap();
+    append_each(&mut parts.log, [5]);
+    parts.epochs.set_accepted(Epoch(2)).unwrap();
+    parts.epochs.set_current(Epoch(2)).unwrap();
+    drop(parts);
+    disk.crash();
+    let mut storage = open(&disk).unwrap();
+    assert!(!storage.distrust_if_incomplete().unwrap());
+    assert_eq!(storage.epochs(), Some((Epoch(2), Epoch(2))));
+}
+
+#[test]
+fn nothing_is_missed_that_a_crash_may_take_or_another_history_replaced() {
+    let committed = Committed { zxid: zxid(5), generation: 0, synced: true };
+    for (found, options) in [
+        (Committed { zxid: zxid(4), ..committed }, storage_options()),
+        (Committed { synced: false, ..committed }, storage_options()),
+        (Committed { generation: 1, ..committed }, storage_options()),
+        (committed, StorageOptions { force_sync: false, ..storage_options() }),
+    ] {
+        let disk = member_that_lost_its_last(found);
+        let mut storage = Storage::open(shared(&disk), shared(&disk), options).unwrap();
+        assert!(!storage.distrust_if_incomplete().unwrap(), "{found:?}");
+        assert_eq!(storage.epochs(), Some((Epoch(1), Epoch(1))));
+    }
 }

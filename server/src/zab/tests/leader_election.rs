@@ -153,6 +153,32 @@ fn operator_can_vouch_for_empty_replicas() {
     assert_eq!(replica.zab.role(), RoleKind::Leading);
 }
 
+#[test]
+fn a_replica_whose_disk_lost_something_is_neither_counted_nor_taken_for_empty() {
+    for last in [Zxid::ZERO, zxid(1, 2)] {
+        let lost = Recovered {
+            accepted_epoch: Epoch(1),
+            last_logged: last,
+            incomplete: true,
+            initialize: true,
+            ..Recovered::default()
+        };
+        let mut replica = Replica::new(3, 3, 0, &lost);
+        replica.step(Event::Start);
+        for id in [1, 2] {
+            replica
+                .hear(id, Notification { standing: EMPTY, ..looking(1, vote(0, Zxid::ZERO, 3)) });
+        }
+        replica.pass(20);
+        assert_eq!(replica.zab.role(), RoleKind::Looking, "others may have lost it as well");
+        replica.hear(1, looking(1, vote(1, zxid(1, 3), 1)));
+        replica.pass(20);
+        assert_eq!(replica.zab.role(), RoleKind::Looking, "one vote of three that counts");
+        replica.hear(2, looking(1, vote(1, zxid(1, 3), 1)));
+        assert_eq!(replica.zab.role(), RoleKind::Following(server(1)));
+    }
+}
+
 /// "Join when a quorum of such votes name the same leader and the leader itself has said LEADING."
 #[test]
 fn zookeeper_1818_and_1732_item_30_latecomer_joins_a_leader_that_says_it_leads() {

@@ -45,6 +45,7 @@ pub(super) fn recovered(accepted: u32, current: u32, last: Zxid, delivered: Zxid
         current_epoch: Epoch(current),
         last_logged: last,
         delivered,
+        incomplete: false,
         initialize: false,
     }
 }
