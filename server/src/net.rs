@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use crate::service::Service;
@@ -28,8 +30,38 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+/// Where clients are taken.
+#[derive(Default)]
+pub struct Listeners {
+    open: Mutex<Vec<(SocketAddr, AbortHandle)>>,
+}
+
+impl Listeners {
+    /// Takes no more clients on this port; whether it did.
+    pub fn end(&self, port: u16) -> bool {
+        let is_ending = |(address, _): &mut (SocketAddr, AbortHandle)| address.port() == port;
+        let mut open = self.open.lock();
+        let ending: Vec<_> = open.extract_if(.., is_ending).collect();
+        ending.iter().for_each(|(_, task)| task.abort());
+        !ending.is_empty()
+    }
+
+    /// Takes no more clients.
+    pub fn end_all(&self) {
+        self.open.lock().drain(..).for_each(|(_, task)| task.abort());
+    }
+}
+
+/// Takes clients from now on, until [`Listeners::end`]. Must be called inside a tokio runtime.
+pub fn take_clients(listener: TcpListener, service: &Arc<Service>) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let task = tokio::spawn(accept(listener, Arc::clone(service)));
+    service.listeners.open.lock().push((address, task.abort_handle()));
+    Ok(())
+}
+
 /// Accepts clients for as long as it is polled.
-pub async fn accept(listener: TcpListener, service: Arc<Service>) {
+async fn accept(listener: TcpListener, service: Arc<Service>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => admit(&service, stream, peer),

@@ -50,6 +50,19 @@ pub enum StartError {
     /// What is in the data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The data is that of an ensemble with other voters.
+    #[error(
+        "{} holds the data of an ensemble of {voters}, and this configuration names no other replica: alone it \
+         would begin a history of its own; add their server lines, or, if they are lost for good, see `znoded \
+         recover`; a running ensemble shrinks by `znode reconfig --remove`",
+        path.display()
+    )]
+    NotAlone {
+        /// The directory.
+        path: PathBuf,
+        /// Who decided there.
+        voters: String,
+    },
     /// The client port cannot be opened.
     #[error(
         "{address} is in use by another process: stop it, or choose another port (clientPort in the \
@@ -223,7 +236,7 @@ impl Server {
             }
         };
         tasks.extend(admin.map(|listener| admin::start(listener, Arc::clone(&service))));
-        tasks.push(tokio::spawn(net::accept(listener, Arc::clone(&service))));
+        net::take_clients(listener, &service).map_err(listen_error)?;
         let runtime = tokio::runtime::Handle::current();
         Ok(Server { address, service, tasks, core: Mutex::new(Some(core)), runtime, ended })
     }
@@ -254,6 +267,7 @@ impl Server {
     /// Stops in order: no more clients, then the last bytes to those there are, then the log's end.
     pub async fn stop(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.service.listeners.end_all();
         for connection in self.service.connections.stop() {
             connection.close();
         }
@@ -272,6 +286,7 @@ impl Server {
     /// crash of the machine leaves is the disk's affair.
     pub async fn kill(&self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.service.listeners.end_all();
         for connection in self.service.connections.stop() {
             connection.outbox().phase = Phase::Closed;
             connection.wake();
@@ -299,6 +314,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.service.listeners.end_all();
         for connection in self.service.connections.stop() {
             connection.close();
         }

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::ServerConfig;
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
+use crate::net::Listeners;
 use crate::net::registry::ConnectionRegistry;
 use crate::replica::Event;
 use crate::status::ReplicaStatus;
@@ -48,6 +49,8 @@ pub struct Service {
     pub database: Arc<Database>,
     /// The connections there are.
     pub connections: ConnectionRegistry,
+    /// Where they are taken.
+    pub listeners: Listeners,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -72,6 +75,7 @@ impl Service {
             (config.connections_per_address_max, config.connections_max);
         Service {
             connections: ConnectionRegistry::new(per_address_max, total_max),
+            listeners: Listeners::default(),
             database,
             status: Mutex::new(status),
             metrics: Arc::new(Metrics::default()),

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use super::log_read::LogReading;
 use super::snapshot_transfer::SnapshotTransfer;
 use crate::link::quorum_port::QuorumPort;
-use crate::link::{LinkSet, Plane};
+use crate::link::{LinkSet, Listening, Plane};
 use crate::net;
 use crate::persistence::{EnsembleId, LogThread, LogWorker};
 use crate::replica::snapshot_task::SnapshotTask;
@@ -60,6 +60,14 @@ pub trait Outside: Workers {
     fn listen(&self, _plane: Plane, _address: SocketAddr) -> io::Result<()> {
         Ok(())
     }
+    /// Takes no more connections of replicas on this port; those there are stay.
+    fn end_listening(&self, _plane: Plane, _port: u16) -> bool {
+        false
+    }
+    /// Takes no more clients on this port; those there are stay.
+    fn end_listening_for_clients(&self, _service: &Service, _port: u16) -> bool {
+        false
+    }
     /// Listens on one more address for clients.
     fn listen_for_clients(&self, _service: &Arc<Service>, _address: SocketAddr) -> io::Result<()> {
         Ok(())
@@ -73,6 +81,15 @@ pub(super) struct SystemOutside {
     pub links: LinkSet,
     pub port: Arc<QuorumPort>,
     pub runtime: Handle,
+}
+
+impl SystemOutside {
+    fn listening(&self, plane: Plane) -> &Listening {
+        match plane {
+            Plane::Quorum => self.port.listening(),
+            Plane::Election => self.links.listening(),
+        }
+    }
 }
 
 impl Workers for SystemOutside {
@@ -130,18 +147,21 @@ impl Outside for SystemOutside {
     }
 
     fn listen(&self, plane: Plane, address: SocketAddr) -> io::Result<()> {
-        match plane {
-            Plane::Quorum => self.runtime.block_on(self.port.listen_also(address)),
-            Plane::Election => self.runtime.block_on(self.links.listen_also(address)),
-        }
+        self.listening(plane).add(address).map(drop)
+    }
+
+    fn end_listening(&self, plane: Plane, port: u16) -> bool {
+        self.listening(plane).end(port)
+    }
+
+    fn end_listening_for_clients(&self, service: &Service, port: u16) -> bool {
+        service.listeners.end(port)
     }
 
     fn listen_for_clients(&self, service: &Arc<Service>, address: SocketAddr) -> io::Result<()> {
         let _inside = self.runtime.enter();
         let listener = net::bind(address)?.listen(service.config.listen_backlog)?;
-        // It ends with the runtime; a replica that is stopped takes no connection.
-        self.runtime.spawn(net::accept(listener, Arc::clone(service)));
-        Ok(())
+        net::take_clients(listener, service)
     }
 
     fn discard(&self, tree: DataTree) {

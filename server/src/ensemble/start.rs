@@ -179,7 +179,7 @@ pub(crate) async fn start(
     let own = own_member(&service.config, &recovered.membership)?;
     let instance = surroundings.random_number()?;
     let ensemble_id = recovered.ensemble_id();
-    let (links, port) = open_ports(service, &own, ensemble_id, instance, tls).await?;
+    let (links, port) = open_ports(service, &own, ensemble_id, instance, tls)?;
     let (port, runtime) = (Arc::new(port), Handle::current());
     let outside = Arc::new(SystemOutside { links, port, runtime });
     let mut driver = assemble(service, recovered, surroundings, outside)?;
@@ -286,7 +286,7 @@ fn listening(config: &ServerConfig, own: &Member) -> HashSet<String> {
     names
 }
 
-async fn open_ports(
+fn open_ports(
     service: &Arc<Service>,
     own: &Member,
     ensemble_id: Option<EnsembleId>,
@@ -299,6 +299,7 @@ async fn open_ports(
         waiting_bytes_max,
         frame_length_max: FRAME_LENGTH_MAX,
         instance,
+        takes_strangers: service.config.reconfig_enabled,
         tls: tls.clone(),
     };
     let (host, quorum, election) = own.addresses.first().cloned().unwrap_or_default();
@@ -312,9 +313,8 @@ async fn open_ports(
     });
     let address = resolve(&host, election)?;
     let election_options = options(Plane::Election, WAITING_NOTIFICATION_BYTES_MAX);
-    let links = LinkSet::start(address, election_options, ensemble_id, sink)
-        .await
-        .map_err(listening(address))?;
+    let links =
+        LinkSet::start(address, election_options, ensemble_id, sink).map_err(listening(address))?;
     let sink_service = Arc::clone(service);
     let sink = Arc::new(move |event| {
         sink_service.mailbox.push(Event::Member(MemberEvent::Port(event)));
@@ -322,12 +322,7 @@ async fn open_ports(
     let address = resolve(&host, quorum)?;
     let port =
         QuorumPort::start(address, options(Plane::Quorum, WAITING_BYTES_MAX), ensemble_id, sink)
-            .await
             .map_err(listening(address))?;
-    if service.config.reconfig_enabled {
-        links.take_strangers();
-        port.take_strangers();
-    }
     Ok((links, port))
 }
 

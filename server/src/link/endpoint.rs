@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
@@ -222,11 +223,15 @@ async fn in_time<T>(
     tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await.unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// Takes connections of peers for as long as the host lives.
-pub(super) async fn accept_peers<H: Host>(listener: TcpListener, host: Weak<H>) {
+/// Takes connections of peers until the end, for as long as the host lives, and keeps those that were
+/// taken.
+pub(super) async fn accept_peers<H: Host>(listener: TcpListener, host: Weak<H>, end: Arc<Notify>) {
     let mut connections = JoinSet::new();
     loop {
-        let accepted = listener.accept().await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = end.notified() => break,
+        };
         while connections.try_join_next().is_some() {}
         let Some(host) = host.upgrade() else { return };
         match accepted {
@@ -240,6 +245,8 @@ pub(super) async fn accept_peers<H: Host>(listener: TcpListener, host: Weak<H>) 
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn accept_peer<H: Host>(host: Arc<H>, stream: TcpStream, address: SocketAddr) {

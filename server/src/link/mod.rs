@@ -10,6 +10,7 @@ mod endpoint;
 pub mod frame;
 pub mod handshake;
 mod instances;
+mod listening;
 mod peer_connection;
 pub mod quorum_port;
 
@@ -20,7 +21,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -28,6 +28,7 @@ use endpoint::{Endpoint, Host, PeerStream};
 use handshake::Hello;
 pub use handshake::{EnsembleId, Plane, ServerId};
 use instances::Instances;
+pub use listening::Listening;
 use peer_connection::SendQueue;
 
 use crate::tls::QuorumTls;
@@ -82,6 +83,8 @@ pub struct LinkOptions {
     pub frame_length_max: usize,
     /// A number that this process has drawn at its start.
     pub instance: u64,
+    /// Whether replicas of the same ensemble that are not named are let in: they may be about to join.
+    pub takes_strangers: bool,
     /// Keys and trust; without them links are not encrypted, and whoever reaches the port is believed.
     pub tls: Option<Arc<QuorumTls>>,
 }
@@ -89,8 +92,7 @@ pub struct LinkOptions {
 /// The links of one replica on one port. Dropping it closes them all.
 pub struct LinkSet {
     shared: Arc<Shared>,
-    local_address: SocketAddr,
-    accepting: Mutex<Vec<JoinHandle<()>>>,
+    listening: Listening,
 }
 
 struct Shared {
@@ -103,8 +105,6 @@ struct Shared {
 #[derive(Default)]
 struct State {
     peers: HashMap<ServerId, Peer>,
-    /// Whether replicas that are not named are let in: they may be about to join.
-    takes_strangers: bool,
     instances: Instances,
     next_link: u64,
     closed: bool,
@@ -133,34 +133,32 @@ struct Link {
 impl LinkSet {
     /// Listens on `address` and takes links from the peers that [`set_peers`](LinkSet::set_peers)
     /// names.
-    pub async fn start(
+    pub fn start(
         address: SocketAddr,
         options: LinkOptions,
         ensemble_id: Option<EnsembleId>,
         sink: LinkSink,
     ) -> io::Result<LinkSet> {
-        let listener = TcpListener::bind(address).await?;
-        let local_address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             endpoint: Endpoint::new(options, ensemble_id),
             sink,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::default(),
         });
-        let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
-        Ok(LinkSet { shared, local_address, accepting: Mutex::new(vec![accepting]) })
+        let listening = Listening::begin(address, Arc::downgrade(&shared))?;
+        Ok(LinkSet { shared, listening })
     }
 
-    /// The address that is listened on.
-    pub fn local_address(&self) -> SocketAddr {
-        self.local_address
+    /// Where connections are taken.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     /// Says which other replicas there are, each with its addresses `HOST:PORT`. Links to replicas
     /// that are not named any more are closed. Names are resolved at every attempt.
     pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         let mut state = self.shared.state.lock();
-        let takes_strangers = state.takes_strangers;
+        let takes_strangers = self.shared.endpoint.options.takes_strangers;
         state.peers.retain(|id, peer| {
             let stays = peers.contains_key(id) || (takes_strangers && peer.is_stranger);
             if !stays {
@@ -186,20 +184,6 @@ impl LinkSet {
                 peer.dialling = Some(self.shared.runtime.spawn(task));
             }
         }
-    }
-
-    /// Lets in replicas of the same ensemble that [`set_peers`](LinkSet::set_peers) does not name.
-    /// To be called before it.
-    pub fn take_strangers(&self) {
-        self.shared.state.lock().takes_strangers = true;
-    }
-
-    /// Listens on one more address.
-    pub async fn listen_also(&self, address: SocketAddr) -> io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        let accept = endpoint::accept_peers(listener, Arc::downgrade(&self.shared));
-        self.accepting.lock().push(tokio::spawn(accept));
-        Ok(())
     }
 
     /// From now on only replicas of this ensemble are let in.
@@ -228,7 +212,6 @@ impl LinkSet {
 
 impl Drop for LinkSet {
     fn drop(&mut self) {
-        self.accepting.lock().iter().for_each(JoinHandle::abort);
         let mut state = self.shared.state.lock();
         state.closed = true;
         for (_, mut peer) in state.peers.drain() {
@@ -256,7 +239,7 @@ impl Host for Shared {
     fn objection(&self, hello: &Hello) -> Option<String> {
         let mut state = self.state.lock();
         let peer = state.peers.get(&hello.own_id);
-        if peer.is_none() && !state.takes_strangers {
+        if peer.is_none() && !self.endpoint.options.takes_strangers {
             return Some(handshake::not_configured(hello.own_id));
         }
         let is_linked = peer.is_some_and(|peer| peer.link.is_some());
@@ -278,7 +261,7 @@ impl Shared {
             let number = state.next_link;
             state.next_link += 1;
             let closed = state.closed;
-            if state.takes_strangers && !closed {
+            if self.endpoint.options.takes_strangers && !closed {
                 let stranger = || Peer { is_stranger: true, ..Peer::default() };
                 state.peers.entry(peer_id).or_insert_with(stranger);
             }

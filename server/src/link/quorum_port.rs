@@ -9,13 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-use super::LinkOptions;
-use super::endpoint::{self, Endpoint, Host, PeerStream};
+use super::endpoint::{Endpoint, Host, PeerStream};
 use super::handshake::{self, EnsembleId, Hello, ServerId};
 use super::peer_connection::{self, SendQueue};
+use super::{LinkOptions, Listening};
 
 /// What happens on the quorum port.
 #[derive(Debug)]
@@ -58,8 +56,7 @@ pub type PortSink = Arc<dyn Fn(PortEvent) + Send + Sync>;
 /// The quorum port of one replica. Dropping it closes everything.
 pub struct QuorumPort {
     shared: Arc<Shared>,
-    local_address: SocketAddr,
-    accepting: Mutex<Vec<JoinHandle<()>>>,
+    listening: Listening,
 }
 
 struct Shared {
@@ -72,7 +69,6 @@ struct Shared {
 #[derive(Default)]
 struct State {
     peers: HashMap<ServerId, Vec<String>>,
-    takes_strangers: bool,
     connections: HashMap<u64, Arc<SendQueue>>,
     next_connection: u64,
     closed: bool,
@@ -80,46 +76,30 @@ struct State {
 
 impl QuorumPort {
     /// Listens on `address` for the replicas that [`set_peers`](QuorumPort::set_peers) names.
-    pub async fn start(
+    pub fn start(
         address: SocketAddr,
         options: LinkOptions,
         ensemble_id: Option<EnsembleId>,
         sink: PortSink,
     ) -> io::Result<QuorumPort> {
-        let listener = TcpListener::bind(address).await?;
-        let local_address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             endpoint: Endpoint::new(options, ensemble_id),
             sink,
             runtime: tokio::runtime::Handle::current(),
             state: Mutex::default(),
         });
-        let accepting = tokio::spawn(endpoint::accept_peers(listener, Arc::downgrade(&shared)));
-        Ok(QuorumPort { shared, local_address, accepting: Mutex::new(vec![accepting]) })
+        let listening = Listening::begin(address, Arc::downgrade(&shared))?;
+        Ok(QuorumPort { shared, listening })
     }
 
-    /// The address that is listened on.
-    pub fn local_address(&self) -> SocketAddr {
-        self.local_address
+    /// Where connections are taken.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     /// Says which other replicas there are, each with its addresses `HOST:PORT`.
     pub fn set_peers(&self, peers: HashMap<ServerId, Vec<String>>) {
         self.shared.state.lock().peers = peers;
-    }
-
-    /// Lets in replicas of the same ensemble that [`set_peers`](QuorumPort::set_peers) does not
-    /// name: they may be about to join.
-    pub fn take_strangers(&self) {
-        self.shared.state.lock().takes_strangers = true;
-    }
-
-    /// Listens on one more address.
-    pub async fn listen_also(&self, address: SocketAddr) -> io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        let accept = endpoint::accept_peers(listener, Arc::downgrade(&self.shared));
-        self.accepting.lock().push(tokio::spawn(accept));
-        Ok(())
     }
 
     /// From now on only replicas of this ensemble are let in.
@@ -209,7 +189,6 @@ impl Drop for FrameStream {
 
 impl Drop for QuorumPort {
     fn drop(&mut self) {
-        self.accepting.lock().iter().for_each(JoinHandle::abort);
         let mut state = self.shared.state.lock();
         state.closed = true;
         for (_, queue) in state.connections.drain() {
@@ -225,7 +204,8 @@ impl Host for Shared {
 
     fn objection(&self, hello: &Hello) -> Option<String> {
         let state = self.state.lock();
-        let is_known = state.takes_strangers || state.peers.contains_key(&hello.own_id);
+        let is_known =
+            self.endpoint.options.takes_strangers || state.peers.contains_key(&hello.own_id);
         (!is_known).then(|| handshake::not_configured(hello.own_id))
     }
 
@@ -281,6 +261,7 @@ mod tests {
             waiting_bytes_max,
             frame_length_max: 1 << 20,
             instance: u64::from(id),
+            takes_strangers: false,
             tls: None,
         };
         let sink: PortSink = Arc::new(move |event| {
@@ -288,7 +269,7 @@ mod tests {
             let _ = sender.send(event);
         });
         let address = (Ipv4Addr::LOCALHOST, 0).into();
-        let port = QuorumPort::start(address, options, None, sink).await.unwrap();
+        let port = QuorumPort::start(address, options, None, sink).unwrap();
         Replica { port, events }
     }
 
@@ -316,7 +297,7 @@ mod tests {
     async fn leader_and_learner() -> (Replica, Replica, u64, u64) {
         let (mut leader, mut learner) = (replica(1, 4096).await, replica(2, 4096).await);
         leader.port.set_peers(HashMap::from([(ServerId(2), vec![])]));
-        let address = leader.port.local_address().to_string();
+        let address = leader.port.listening().first().to_string();
         learner.port.set_peers(HashMap::from([(ServerId(1), vec![address])]));
         learner.port.connect(ServerId(1));
         let (of_leader, of_learner) = (leader.connected().await, learner.connected().await);

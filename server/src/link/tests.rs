@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -35,6 +36,7 @@ async fn replica_with(
         waiting_bytes_max,
         frame_length_max: 1 << 20,
         instance: u64::from(id),
+        takes_strangers: false,
         tls,
     };
     let sink: LinkSink = Arc::new(move |event| {
@@ -42,14 +44,14 @@ async fn replica_with(
         let _ = sender.send(event);
     });
     let address = (Ipv4Addr::LOCALHOST, 0).into();
-    let links = LinkSet::start(address, options, ensemble_id, sink).await.unwrap();
+    let links = LinkSet::start(address, options, ensemble_id, sink).unwrap();
     Replica { id: ServerId(id), links, events }
 }
 
 fn introduce(replicas: &[&Replica]) {
     let peers: HashMap<_, _> = replicas
         .iter()
-        .map(|replica| (replica.id, vec![replica.links.local_address().to_string()]))
+        .map(|replica| (replica.id, vec![replica.links.listening().first().to_string()]))
         .collect();
     replicas.iter().for_each(|replica| replica.links.set_peers(peers.clone()));
 }
@@ -154,7 +156,7 @@ async fn zookeeper_2201_item_32_a_peer_that_does_not_read_costs_bounded_memory_a
     let peers = HashMap::from([(ServerId(2), vec![])]);
     one.links.set_peers(peers);
     // A peer that agrees and then never reads.
-    let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
+    let mut stream = TcpStream::connect(one.links.listening().first()).await.unwrap();
     handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
     let payload = vec![0; 16 << 10];
@@ -173,7 +175,7 @@ async fn zookeeper_2201_item_32_a_peer_that_does_not_read_costs_bounded_memory_a
 async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     let mut one = replica(1, ENSEMBLE, 64 << 10).await;
     one.links.set_peers(HashMap::from([(ServerId(2), vec![])]));
-    let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
+    let mut stream = TcpStream::connect(one.links.listening().first()).await.unwrap();
     handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
     let mut bytes = Vec::new();
@@ -183,7 +185,7 @@ async fn a_damaged_frame_ends_the_link_and_nothing_else() {
     stream.write_all(&bytes).await.unwrap();
     let LinkEvent::Lost { reason, .. } = one.next().await else { panic!("link not lost") };
     assert!(reason.contains("checksum"), "{reason}");
-    let mut stream = TcpStream::connect(one.links.local_address()).await.unwrap();
+    let mut stream = TcpStream::connect(one.links.listening().first()).await.unwrap();
     handshake::dial(&mut stream, &hello(2)).await.unwrap();
     one.connected().await;
 }
@@ -224,6 +226,7 @@ async fn tls_refusal(
             waiting_bytes_max: 1 << 20,
             frame_length_max: 1 << 20,
             instance: u64::from(id),
+            takes_strangers: false,
             tls,
         };
         Endpoint::new(options, ENSEMBLE)
