@@ -200,7 +200,10 @@ fn code(error: &StartError) -> u8 {
         StartError::Tls(_) => 2,
         StartError::AdminListen { .. } => 4,
         StartError::QuorumListen { .. } => 14,
-        StartError::DataDirectory(_) | StartError::Denied(_) | StartError::Storage(_) => 3,
+        StartError::DataDirectory(_)
+        | StartError::Denied(_)
+        | StartError::NotAlone { .. }
+        | StartError::Storage(_) => 3,
         _ => 1,
     }
 }

@@ -12,14 +12,16 @@ use znodefs::{CreateMode, ErrorCode};
 use znodefs_tests::binaries::{python, source_directory};
 use znodefs_tests::deadline::pause;
 use znodefs_tests::ensemble::SERVICE_LIMIT;
-use znodefs_tests::{Ensemble, Process, Ran, Shell, Znoded, binary, free_port, wait_until};
+use znodefs_tests::{
+    Ensemble, Process, Ran, Shell, SmallDisk, Znoded, binary, free_port, wait_until,
+};
 
 use crate::load::{self, Load, client_of, create};
 
 const SUPER: &str = "super:secret";
 const CONFIG: &str = "/zookeeper/config";
 
-fn settings() -> String {
+pub fn settings() -> String {
     format!(
         "reconfigEnabled=true\nstandaloneEnabled=false\n\
          DigestAuthenticationProvider.superDigest={}",
@@ -47,7 +49,7 @@ fn start_joining(ensemble: &mut Ensemble, members: &[u8], id: u8) {
 }
 
 /// `znode` with arguments, as the superuser.
-fn znode(servers: &str, arguments: &[&str]) -> Ran {
+pub fn znode(servers: &str, arguments: &[&str]) -> Ran {
     let auth = format!("digest:{SUPER}");
     let mut command = Command::new(binary("znode"));
     command.args(["--servers", servers, "--auth", &auth]).args(arguments);
@@ -394,4 +396,99 @@ fn kazoo_changes_the_members_and_hears_of_it() {
         client_of(&ensemble.address(3)).await.get_data(CONFIG, false).await.expect("readable").0
     });
     assert_eq!(data.as_deref().map(<[u8]>::trim_ascii_end), Some(text.trim_end().as_bytes()));
+}
+
+#[test]
+fn a_member_that_moves_leaves_its_old_ports_and_keeps_its_clients() {
+    let mut ensemble = founded(3, 0);
+    let id = ensemble.follower();
+    let runtime = Runtime::new().expect("a runtime");
+    let before = ensemble.address(id);
+    let client = runtime.block_on(superuser(&before));
+    let old: Vec<String> = ports(ensemble.line(id)).collect();
+    let [quorum, election, port] = [free_port(), free_port(), free_port()];
+    let moved = format!("server.{id}=127.0.0.1:{quorum}:{election};127.0.0.1:{port}");
+    znode(&ensemble.connect_string(), &["reconfig", "--add", &moved]).ok();
+    ensemble.set_line(id, &moved);
+    ensemble.wait_until_serving(id);
+    for address in &old {
+        wait_until(&format!("nobody listens on {address}"), SERVICE_LIMIT, || {
+            std::net::TcpStream::connect(address).is_err()
+        });
+    }
+    // Its connection is the one that it had.
+    runtime.block_on(create(&client, "/on-the-old-connection", b"")).expect("a create");
+    // Both links are made anew, on the new ports.
+    ensemble.kill(id);
+    ensemble.start_member(id);
+    ensemble.wait_until_serving(id);
+    for address in ports(ensemble.line(id)) {
+        std::net::TcpStream::connect(&address).expect("it listens there");
+    }
+}
+
+/// `127.0.0.1:PORT` of everything that a line names.
+fn ports(line: &str) -> impl Iterator<Item = String> {
+    let numbers = line.split([':', ';']).filter_map(|part| part.parse::<u16>().ok());
+    numbers.map(|port| format!("127.0.0.1:{port}"))
+}
+
+#[test]
+fn a_member_without_room_for_a_new_configuration_keeps_it_as_soon_as_there_is_room() {
+    let mut ensemble = Ensemble::configure(3, 1, &settings());
+    let disk = SmallDisk::mount(&ensemble.data_directory(1), 24);
+    (1..=4).for_each(|id| ensemble.start_member(id));
+    (1..=4).for_each(|id| ensemble.wait_until_serving(id));
+    let kept = ensemble.data_directory(1).join("znodefs-1/configuration");
+    let kept = || String::from_utf8_lossy(&std::fs::read(&kept).unwrap_or_default()).into_owned();
+    wait_until("the first configuration is kept", SERVICE_LIMIT, || kept().contains("server.4"));
+    // Its log has room reserved, small files have none.
+    disk.fill();
+    znode(&ensemble.address(2), &["reconfig", "--remove", "4"]).ok();
+    wait_until("it leaves", SERVICE_LIMIT, || {
+        ensemble.log_text(1).contains("this replica takes no part in the ensemble")
+    });
+    assert!(ensemble.process(1).exit_status().is_none() && kept().contains("server.4"));
+    disk.free();
+    ensemble.wait_until_serving(1);
+    assert!(kept().contains("server.3") && !kept().contains("server.4"), "{}", kept());
+    assert_eq!(members(&znode(&ensemble.address(1), &["config"]).ok()), voters(1..=3));
+}
+
+#[test]
+fn a_replica_does_not_begin_alone_on_the_data_of_an_ensemble() {
+    let mut ensemble = Ensemble::start(3, 0);
+    ensemble.ids().into_iter().for_each(|id| ensemble.stop(id));
+    for settings in ["", "standaloneEnabled=false"] {
+        ensemble.set_settings(1, settings);
+        ensemble.start_member_knowing(1, &[1], &[]);
+        wait_until("it ends", SERVICE_LIMIT, || ensemble.process(1).exit_status().is_some());
+        assert_eq!(ensemble.process(1).exit_status().and_then(|status| status.code()), Some(3));
+        let log = ensemble.log_text(1);
+        assert!(log.contains("an ensemble of server.1 server.2 server.3, and this"), "{log}");
+    }
+    // With the others it goes on.
+    ensemble.set_settings(1, "");
+    ensemble.ids().into_iter().for_each(|id| ensemble.start_member(id));
+    ensemble.ids().into_iter().for_each(|id| ensemble.wait_until_serving(id));
+}
+
+#[test]
+fn what_an_ensemble_has_shrunk_to_may_stand_alone() {
+    let mut ensemble = founded(1, 1);
+    start_joining(&mut ensemble, &[1], 2);
+    let line = ensemble.line(2).to_string();
+    znode(&ensemble.address(1), &["reconfig", "--add", &line]).ok();
+    znode(&ensemble.address(1), &["reconfig", "--remove", "2"]).ok();
+    ensemble.leader();
+    (1..=2).for_each(|id| ensemble.stop(id));
+    ensemble.set_settings(1, "standaloneEnabled=true");
+    ensemble.start_member_knowing(1, &[1], &[]);
+    ensemble.wait_until_serving(1);
+    assert_eq!(ensemble.role(1).as_deref(), Some("standalone"));
+    ensemble.stop(1);
+    ensemble.set_settings(2, "standaloneEnabled=true");
+    ensemble.start_member_knowing(2, &[2], &[]);
+    wait_until("it ends", SERVICE_LIMIT, || ensemble.process(2).exit_status().is_some());
+    assert!(ensemble.log_text(2).contains("an ensemble of server.1, and this configuration"));
 }

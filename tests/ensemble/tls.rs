@@ -9,6 +9,7 @@ use znodefs_tests::certificates::{quorum_settings, replace};
 use znodefs_tests::{Authority, Directory, Ensemble, Process, binary, wait_until};
 
 use crate::load::{Load, assert_nothing_is_lost, client_of, create};
+use crate::reconfig;
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -46,6 +47,40 @@ fn an_ensemble_with_tls_works_and_fails_over() {
     }
     let report = load.stop(&runtime);
     assert_nothing_is_lost(&runtime, &ensemble, &report);
+}
+
+#[test]
+fn a_replica_joins_an_ensemble_with_tls_and_one_without_a_certificate_does_not() {
+    let directory = Directory::new();
+    let (authority, foreign) = (Authority::new("authority"), Authority::new("foreign"));
+    let mut ensemble = Ensemble::configure(4, 0, &reconfig::settings());
+    for id in 1..=4 {
+        let signer = if id == 4 { &foreign } else { &authority };
+        ensemble.set_settings(id, &store(&directory, id, signer, &[&authority]));
+    }
+    ensemble.start_member_knowing(1, &[1], &[]);
+    ensemble.wait_until_serving(1);
+    for id in [2, 3] {
+        ensemble.start_member_knowing(id, &[1, id], &[]);
+        let line = ensemble.line(id).to_string();
+        reconfig::znode(&ensemble.address(1), &["reconfig", "--add", &line]).ok();
+    }
+    ensemble.start_member_knowing(4, &[1, 2, 3, 4], &[]);
+    wait_until("members say why 4 is refused", LIMIT, || {
+        let said = "its certificate is not signed by an authority that this side trusts";
+        (1..=3).any(|id| ensemble.log_text(id).contains(said))
+    });
+    let line = ensemble.line(4).to_string();
+    let replacing = ["reconfig", "--remove", "2,3", "--add", &line, "--wait", "0"];
+    reconfig::znode(&ensemble.address(1), &replacing).fails("waiting for server.4");
+    // The links between those that joined carry a change of leader.
+    ensemble.kill(1);
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = client_of(&format!("{},{}", ensemble.address(2), ensemble.address(3))).await;
+        create(&client, "/after", b"").await.expect("two of three");
+    });
+    assert!(!ensemble.is_serving(4));
 }
 
 /// Two members agree; `3` is a stranger. What it and they say of it.

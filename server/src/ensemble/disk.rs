@@ -106,6 +106,8 @@ pub(super) struct MemberDisk {
     blocked: bool,
     /// Why, until the driver has heard of it.
     newly_full: Option<String>,
+    /// The committed configuration for which there was no room.
+    unkept: Option<Ensemble>,
 }
 
 impl MemberDisk {
@@ -129,6 +131,7 @@ impl MemberDisk {
             runtime: Handle::try_current().ok(),
             blocked: false,
             newly_full: None,
+            unkept: None,
         };
         match storage.identity() {
             None => disk.unjoined = Some(storage),
@@ -180,13 +183,41 @@ impl MemberDisk {
         Ok(())
     }
 
-    /// Keeps the committed configuration, durably. Before the member belongs to an ensemble there is
-    /// nothing that it could be lost with.
-    pub fn keep_configuration(&self, ensemble: &Ensemble) -> Result<(), StorageError> {
-        match &self.joined {
-            Some(backend) => membership::write(&self.disks, backend.ensemble_id(), ensemble),
-            None => Ok(()),
+    /// Keeps the committed configuration, durably, or as soon as there is room. Before the member
+    /// belongs to an ensemble there is nothing that it could be lost with.
+    ///
+    /// Until it is kept, a start finds it in the log as one that may not be committed: then a quorum
+    /// of both decides, and nothing is lost but time.
+    pub fn keep_configuration(&mut self, ensemble: &Ensemble) -> Result<(), DiskError> {
+        self.unkept = None;
+        let Some(backend) = &self.joined else { return Ok(()) };
+        let kept = membership::keep(&self.disks, backend.ensemble_id(), ensemble);
+        match kept.map_err(DiskError::from) {
+            Err(error) if error.is_full() => {
+                self.unkept = Some(ensemble.clone());
+                self.block(error.to_string());
+                Ok(())
+            }
+            result => result,
         }
+    }
+
+    /// Keeps the members of server lines. It is no loss if there is no room.
+    pub fn keep_first_configuration(&self, ensemble: &Ensemble) -> Result<(), DiskError> {
+        let Some(backend) = &self.joined else { return Ok(()) };
+        let kept = membership::keep(&self.disks, backend.ensemble_id(), ensemble);
+        match kept.map_err(DiskError::from) {
+            Err(error) if error.is_full() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Keeps what there was no room for; whether nothing is left of that.
+    pub fn keep_what_is_left(&mut self) -> Result<bool, DiskError> {
+        if let Some(ensemble) = self.unkept.take() {
+            self.keep_configuration(&ensemble)?;
+        }
+        Ok(self.unkept.is_none())
     }
 
     /// Whether nothing is here but a promise: the leader that named the ensemble was lost before it

@@ -16,7 +16,7 @@ use super::outside::Outside;
 use super::read_only::ReadOnlyMode;
 use super::snapshot_transfer::{ArrivedSnapshot, ArrivingSnapshot};
 use crate::codec;
-use crate::config::ensemble::ServerId;
+use crate::config::ensemble::{Member, ServerId};
 use crate::link::LinkEvent;
 use crate::link::quorum_port::PortEvent;
 use crate::replica::core_thread::{Backend, CoreResult};
@@ -65,6 +65,8 @@ pub struct Driver {
     pub(super) is_member: bool,
     /// Where this replica listens, `HOST:PORT`.
     pub(super) listening: HashSet<String>,
+    /// Its line in the committed configuration.
+    pub(super) own_line: Option<Member>,
     /// What the request processor knows of the ensemble.
     pub(super) shown: EnsembleView,
     status: ReplicaStatus,
@@ -110,6 +112,7 @@ impl Driver {
             configured: parts.configured,
             is_member: parts.is_member,
             listening: parts.listening,
+            own_line: None,
             shown: EnsembleView::default(),
             status: ReplicaStatus::default(),
             zab_effects: Vec::new(),

@@ -122,6 +122,7 @@ impl Driver {
                 self.replica.set_now(self.now);
                 self.replica.start_serving(leads, epoch);
                 self.read_only.service_begins();
+                self.keep_first_configuration()?;
                 if leads {
                     self.propose_first_configuration();
                 }

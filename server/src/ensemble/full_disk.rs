@@ -92,6 +92,10 @@ impl Driver {
         if !self.full_disk.look_is_due(self.now.monotonic_ms) || !self.disk.has_room(ROOM_NEEDED) {
             return Ok(());
         }
+        let kept = self.disk.keep_what_is_left().map_err(|error| error.to_string())?;
+        if !kept {
+            return Ok(());
+        }
         self.full_disk.room_was_found();
         match self.disk.resume() {
             true => self.come_back(Zxid::ZERO),

@@ -6,7 +6,8 @@
 //! be committed and is replaced as a whole before the commit is delivered; the snapshot's
 //! `/zookeeper/config`; the log. Whatever else the log ends with, its last reconfiguration may not be
 //! committed: then both decide. The server lines of the configuration file count as version 0: until
-//! there is any other, and for this replica's own ports while it is no member.
+//! there is any other, and for this replica's own ports while it is no member. They are kept as well, so
+//! that a replica that is started alone later knows that it was not.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -95,7 +96,12 @@ pub(super) fn recover(
     let lines = of_server_lines(config);
     let mut found = vec![lines.clone()];
     if let Some(identity) = storage.identity() {
-        found.extend(read(disks, identity.ensemble_id)?);
+        // Of version 0 it tells what the server lines were; what they are counts.
+        let kept = read(disks, identity.ensemble_id)?.filter(|kept| kept.version > Zxid::ZERO);
+        if kept.is_none() && config.voter_count() == 1 {
+            check_alone(config, disks, identity.ensemble_id)?;
+        }
+        found.extend(kept);
     }
     found.extend(shown_in(tree));
     let mut logged = Vec::new();
@@ -144,8 +150,8 @@ fn read(disks: &Disks, ensemble_id: EnsembleId) -> Result<Option<Ensemble>, Star
     Ok(Some(described(header.zxid, lines)))
 }
 
-/// Keeps the committed configuration; durable when it returns.
-pub(super) fn write(
+/// Keeps the committed configuration, if it is not kept already; durable when it returns.
+pub(super) fn keep(
     disks: &Disks,
     ensemble_id: EnsembleId,
     ensemble: &Ensemble,
@@ -153,7 +159,28 @@ pub(super) fn write(
     let (kind, zxid) = (FileKind::Configuration, ensemble.version);
     let header = FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid };
     let text = ensemble.description().as_bytes();
+    let kept = small_file::read(&*disks.data, CONFIGURATION_NAME, kind, Some(ensemble_id));
+    if matches!(kept, Ok(Some((found, payload))) if found == header && payload == text) {
+        return Ok(());
+    }
     Ok(small_file::replace(&*disks.data, CONFIGURATION_NAME, &header, text)?)
+}
+
+/// Refuses to let a replica decide alone on the data of an ensemble that had other voters when it was
+/// last at work: two histories would come of one.
+pub(crate) fn check_alone(
+    config: &ServerConfig,
+    disks: &Disks,
+    ensemble_id: EnsembleId,
+) -> Result<(), StartError> {
+    let Some(kept) = read(disks, ensemble_id)? else { return Ok(()) };
+    let own = ServerId(u32::from(config.server_id.0));
+    if kept.voters().iter().all(|voter| *voter == own) {
+        return Ok(());
+    }
+    let voters: Vec<String> = kept.voters().iter().map(|voter| format!("server.{voter}")).collect();
+    let path = disks.data.path().to_owned();
+    Err(StartError::NotAlone { path, voters: voters.join(" ") })
 }
 
 /// Removes what was kept, durably.
@@ -195,6 +222,14 @@ pub(super) fn peers(
     peers
 }
 
+/// The ports that a member's line names; those for clients are of no plane.
+fn ports(member: &Member) -> Vec<(Option<Plane>, u16)> {
+    let of_peers = member.addresses.iter().flat_map(|(_, quorum, election)| {
+        [(Some(Plane::Quorum), *quorum), (Some(Plane::Election), *election)]
+    });
+    of_peers.chain(member.client_address.iter().map(|address| (None, address.port))).collect()
+}
+
 /// This replica's own line: of the newest configuration that has one, or of the configuration file.
 pub(super) fn own_member(config: &ServerConfig, quorum: &QuorumVerifier) -> Option<Member> {
     let is_own = |member: &Member| member.server_id == config.server_id;
@@ -220,6 +255,9 @@ impl Driver {
             self.listen(&own);
         }
         let committed = quorum.committed();
+        if !quorum.is_joint() {
+            self.leave_former_ports(committed);
+        }
         if committed.version == self.configured {
             return Ok(());
         }
@@ -245,8 +283,39 @@ impl Driver {
         Ok(())
     }
 
-    /// Listens on addresses of this replica's own line that are new. Where it listened before it goes
-    /// on to: others may not have heard yet.
+    /// Takes no more connections on ports that its own line named before and does not name now: who has
+    /// not heard of the new ones is told by the others. Connections that there are stay.
+    fn leave_former_ports(&mut self, committed: &Ensemble) {
+        let own = self.own_id();
+        let is_own = |member: &Member| u32::from(member.server_id.0) == own.0;
+        let Some(now) = members_of(committed).into_iter().find(is_own) else { return };
+        let Some(before) = self.own_line.replace(now.clone()) else { return };
+        for (plane, port) in ports(&before) {
+            if ports(&now).iter().any(|(_, kept)| *kept == port) {
+                continue;
+            }
+            let ended = match plane {
+                Some(plane) => self.outside.end_listening(plane, port),
+                None => self.outside.end_listening_for_clients(&self.service, port),
+            };
+            self.listening.retain(|name| !name.ends_with(&format!(":{port}")));
+            if ended {
+                info!("this replica does not listen on port {port} anymore");
+            }
+        }
+    }
+
+    /// Keeps the members that the server lines name, unless there are others.
+    pub(super) fn keep_first_configuration(&mut self) -> CoreResult {
+        let committed = self.zab.quorum().committed().clone();
+        if committed.version > Zxid::ZERO {
+            return Ok(());
+        }
+        let kept = self.disk.keep_first_configuration(&committed);
+        kept.map_err(|error| format!("the members cannot be written down: {error}"))
+    }
+
+    /// Listens on addresses of this replica's own line that are new.
     fn listen(&mut self, own: &Member) {
         let Some((host, quorum, election)) = own.addresses.first() else { return };
         let outside = Arc::clone(&self.outside);

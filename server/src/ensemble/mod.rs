@@ -10,7 +10,7 @@ mod driver;
 mod effects;
 mod full_disk;
 pub mod log_read;
-mod membership;
+pub(crate) mod membership;
 mod message;
 pub mod outside;
 mod read_only;

@@ -9,6 +9,7 @@ use znodefs::{Epoch, Zxid};
 use super::{Disks, StartError, Surroundings};
 use crate::codec;
 use crate::config::ServerConfig;
+use crate::ensemble::membership;
 use crate::persistence::file_header::{FileHeader, FileKind};
 use crate::persistence::{
     EnsembleId, EpochError, Storage, StorageError, StorageOptions, StorageParts, small_file,
@@ -46,7 +47,10 @@ pub(super) fn recover(
         ..StorageOptions::new(u64::from(config.server_id.0), Some(new_ensemble))
     };
     let storage = Storage::open(Arc::clone(&disks.data), Arc::clone(&disks.log), options)?;
-    // It was a member of an ensemble, or is one of a single replica.
+    // It may have been a member of an ensemble.
+    if let Some(identity) = storage.identity() {
+        membership::check_alone(config, disks, identity.ensemble_id)?;
+    }
     storage.check_committed()?;
     let hash_seed = surroundings.random_number()?;
     let (tree, replayed_txns) = rebuild_tree(&storage, hash_seed)?;
