@@ -283,6 +283,7 @@ impl<T> Session<T> {
     /// The service does not know the session any more.
     fn expired(&mut self, outlet: &mut impl Outlet<T>) -> Result<(), String> {
         if self.closing_deadline.is_some() {
+            self.confirm_close(outlet);
             self.end(Error::Closed, SessionState::Closed, outlet);
             return Err("the session is over already".into());
         }
@@ -305,6 +306,17 @@ impl<T> Session<T> {
             }
         }
         Err("the session expired".into())
+    }
+
+    /// The session that was to be closed is over.
+    fn confirm_close(&mut self, outlet: &mut impl Outlet<T>) {
+        // Nothing is submitted behind it.
+        if self.unsent.back().is_some_and(|entry| entry.op_code == OpCode::CloseSession)
+            && let Some(entry) = self.unsent.pop_back()
+        {
+            let reply = Reply { zxid: self.last_zxid, response: Response::Empty };
+            outlet.complete(entry.completion, Ok(reply));
+        }
     }
 
     /// Remembers a reply's zxid: the newest state this client has seen.
@@ -354,7 +366,7 @@ impl<T> Session<T> {
     fn give_up_in_flight(&mut self, reason: &str, outlet: &mut impl Outlet<T>) {
         let auth = std::mem::take(&mut self.auth_in_flight).into_iter().flatten();
         let in_flight = std::mem::take(&mut self.in_flight);
-        let (mut waiting, mut was_closing) = (VecDeque::new(), false);
+        let mut waiting = VecDeque::new();
         for mut entry in auth.chain(in_flight) {
             if entry.op_code == OpCode::RemoveWatches {
                 // The server forgot every watch with the connection; so do we with this one.
@@ -365,20 +377,18 @@ impl<T> Session<T> {
                 entry.resends += 1;
                 waiting.push_back(entry);
             } else {
-                was_closing |= entry.op_code == OpCode::CloseSession;
                 let error = self.connection_loss(&entry, reason);
                 outlet.complete(entry.completion, Err(error));
             }
         }
         // Nothing is left unsent while a connection is there.
         self.unsent = waiting;
-        if was_closing {
-            self.end(Error::Closed, SessionState::Closed, outlet);
-        }
     }
 
     fn may_send_again(&self, entry: &Entry<T>) -> bool {
-        let idempotent = matches!(entry.op_code, OpCode::Auth | OpCode::AddWatch);
+        // A session that was closed already is not taken by the next server, which is as good.
+        let idempotent =
+            matches!(entry.op_code, OpCode::Auth | OpCode::AddWatch | OpCode::CloseSession);
         let wanted = idempotent || self.config.retry_reads && entry.is_repeatable();
         wanted && entry.resends < RESENDS_MAX
     }
@@ -398,6 +408,11 @@ impl<T> Session<T> {
     fn fail_unsent(&mut self, now: Duration, outlet: &mut impl Outlet<T>) {
         let waited = now.saturating_sub(self.disconnected_since);
         while let Some(entry) = self.unsent.pop_front() {
+            if entry.resends > 0 && entry.op_code == OpCode::CloseSession {
+                let error = self.connection_loss(&entry, &self.last_failure);
+                outlet.complete(entry.completion, Err(error));
+                continue;
+            }
             let error = Error::TimedOut {
                 operation: entry.op_code,
                 path: entry.path(&self.config.chroot),

@@ -669,11 +669,36 @@ fn closing_waits_for_the_service_but_not_for_ever() {
     assert_eq!(client.session.deadline(), Some(CLOSE_WAIT));
     assert!(client.wait(CLOSE_WAIT).is_err());
     assert!(matches!(client.error(close), Error::TimedOut { .. }));
+}
 
+#[test]
+fn a_close_whose_answer_is_lost_is_sent_again_so_that_no_ephemerals_are_left_behind() {
     let mut client = Harness::connected();
     let close = client.submit(&Request::CloseSession);
     client.lose_connection();
-    assert!(matches!(client.error(close), Error::ConnectionLoss { .. }));
+    assert_eq!(client.session.over(), None);
+    client.connect();
+    client.stream();
+    client.reply(1, 6, 0, Response::Empty).unwrap();
+    assert_eq!(client.stream(), ["reply 1 0x6", "Closed"]);
+    assert!(client.recorder.results[&close].is_ok());
+
+    // It had been closed: the next server does not know it any more.
+    let mut client = Harness::connected();
+    let close = client.submit(&Request::CloseSession);
+    client.lose_connection();
+    client.greet();
+    let unknown = ConnectResponse::invalid_session(Some(false));
+    client.answer_greeting(unknown).unwrap_err();
+    assert!(client.recorder.results[&close].is_ok());
+    assert_eq!(client.session.over(), Some(&Error::Closed));
+
+    // No server can be told in time.
+    let mut client = Harness::connected();
+    let close = client.submit(&Request::CloseSession);
+    client.lose_connection();
+    assert!(client.wait(CLOSE_WAIT).is_err());
+    assert!(client.error(close).is_outcome_unknown());
     assert_eq!(client.session.over(), Some(&Error::Closed));
 }
 
