@@ -1,13 +1,11 @@
 //! `znode elect`: who leads, and who is told.
 
 use nix::sys::signal::Signal;
-use znodefs_tests::wait_until;
+use znodefs_tests::{on_znoded, wait_until};
 
 use crate::world::{SOON, Service};
 
-#[test]
-fn the_next_one_leads_when_the_leader_ends() {
-    let service = Service::new();
+fn the_next_one_leads_when_the_leader_ends(service: &mut Service) {
     let stand = |name: &str| {
         let command = format!("sh -c 'echo {name} >> led; exec sleep 1000'");
         service.start(&format!("exec znode elect --name {name} /e {command}"))
@@ -25,9 +23,7 @@ fn the_next_one_leads_when_the_leader_ends() {
     assert_eq!(service.sh("znode elect --observe /e true").code, 2);
 }
 
-#[test]
-fn observers_are_told_of_every_change_and_of_nothing_else() {
-    let service = Service::new();
+fn observers_are_told_of_every_change_and_of_nothing_else(service: &mut Service) {
     let mut observer = service.start("exec znode elect --observe /e > seen");
     let seen = |expected: &str| {
         wait_until(&format!("seen: {expected:?}"), SOON, || service.read("seen") == expected);
@@ -48,9 +44,7 @@ fn observers_are_told_of_every_change_and_of_nothing_else() {
     assert!(observer.wait(SOON).is_some());
 }
 
-#[test]
-fn who_leads_now_can_be_asked_once() {
-    let service = Service::new();
+fn who_leads_now_can_be_asked_once(service: &mut Service) {
     service.sh("znode elect --observe --once /e").says_only(1, &["/e: nobody leads"]);
     let mut leader = service.start("exec znode elect --name one /e sleep 1000");
     service.wait_for_children("/e", 1);
@@ -60,8 +54,13 @@ fn who_leads_now_can_be_asked_once() {
     assert_eq!(service.sh("znode elect --once /e true").code, 2);
 }
 
-#[test]
-fn an_observer_ends_with_its_reader() {
-    let service = Service::new();
+fn an_observer_ends_with_its_reader(service: &mut Service) {
     assert_eq!(service.sh("set -o pipefail; znode elect --observe /e | head -n 1").ok(), "\n");
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    the_next_one_leads_when_the_leader_ends,
+    observers_are_told_of_every_change_and_of_nothing_else,
+    who_leads_now_can_be_asked_once,
+    an_observer_ends_with_its_reader,
+];

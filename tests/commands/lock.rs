@@ -1,13 +1,11 @@
 //! `znode lock` while the service is well: grammar, exit codes, signals, queue.
 
 use nix::sys::signal::Signal;
-use znodefs_tests::wait_until;
+use znodefs_tests::{on_znoded, wait_until};
 
 use crate::world::{SOON, Service, count_processes, wait_until_gone};
 
-#[test]
-fn the_status_of_the_command_is_passed_on() {
-    let service = Service::new();
+fn the_status_of_the_command_is_passed_on(service: &mut Service) {
     assert_eq!(service.sh("znode lock /l true").code, 0);
     assert_eq!(service.sh("znode lock /l sh -c 'exit 7'").code, 7);
     assert_eq!(service.sh("znode lock /l sh -c 'kill -TERM $$'").code, 143);
@@ -21,17 +19,13 @@ fn the_status_of_the_command_is_passed_on() {
     assert_eq!(service.sh("znode lock -sow2 /l -- sh -c 'exit 3'").code, 3);
 }
 
-#[test]
-fn arguments_reach_the_command_as_they_are() {
-    let service = Service::new();
+fn arguments_reach_the_command_as_they_are(service: &mut Service) {
     let ran = service.sh("znode lock -x /l printf '%s|' '$HOME; a b' -n --wait '' '*'");
     assert_eq!(ran.ok(), "$HOME; a b|-n|--wait||*|");
     assert_eq!(service.sh("echo input | znode lock /l -n -- cat").ok(), "input\n");
 }
 
-#[test]
-fn a_held_lock_is_not_waited_for_longer_than_wanted() {
-    let service = Service::new();
+fn a_held_lock_is_not_waited_for_longer_than_wanted(service: &mut Service) {
     let mut holder = service.start("znode lock /l sleep 1000");
     service.wait_for_children("/l", 1);
     service.sh("znode lock -n /l touch ran").says_only(1, &["/l", "held by", "sleep 1000"]);
@@ -43,12 +37,10 @@ fn a_held_lock_is_not_waited_for_longer_than_wanted() {
     service.wait_for_children("/l", 1);
     holder.terminate(SOON);
     service.sh("znode lock -w 20 /l touch ran").ok();
-    assert!(service.path("ran").exists());
+    assert!(&service.path("ran").exists());
 }
 
-#[test]
-fn the_environment_names_the_lock_and_a_number_that_grows() {
-    let service = Service::new();
+fn the_environment_names_the_lock_and_a_number_that_grows(service: &mut Service) {
     let script = "znode lock /a/b sh -c 'echo $ZNODE_LOCK_PATH; echo $ZNODE_LOCK_ZXID; \
                   znode get $ZNODE_LOCK_CONTENDER; echo; echo $ZNODE_SERVERS'";
     let mut last = 0;
@@ -63,9 +55,7 @@ fn the_environment_names_the_lock_and_a_number_that_grows() {
     }
 }
 
-#[test]
-fn shared_holders_share_and_exclude_a_writer() {
-    let service = Service::new();
+fn shared_holders_share_and_exclude_a_writer(service: &mut Service) {
     let mut readers = ["1", "2"].map(|name| {
         service.start(&format!("znode lock -s /l sh -c 'echo {name} >> in; exec sleep 1000'"))
     });
@@ -83,9 +73,7 @@ fn shared_holders_share_and_exclude_a_writer() {
     writer.terminate(SOON);
 }
 
-#[test]
-fn a_limit_lets_so_many_in() {
-    let service = Service::new();
+fn a_limit_lets_so_many_in(service: &mut Service) {
     let holders: Vec<_> = (0..3)
         .map(|_| service.start("znode lock --limit 3 /l sh -c 'echo in >> in; exec sleep 1000'"))
         .collect();
@@ -94,9 +82,7 @@ fn a_limit_lets_so_many_in() {
     drop(holders);
 }
 
-#[test]
-fn the_lock_is_held_until_everything_that_the_command_started_has_ended() {
-    let service = Service::new();
+fn the_lock_is_held_until_everything_that_the_command_started_has_ended(service: &mut Service) {
     // The second sleep is in a process group of its own.
     let script = "znode lock /l sh -c 'sleep 987654 & timeout 9876540 sleep 9876541 & exit 5'";
     let holder = service.start(script);
@@ -116,9 +102,7 @@ fn the_lock_is_held_until_everything_that_the_command_started_has_ended() {
     assert_eq!(service.sh(script).code, 6);
 }
 
-#[test]
-fn a_daemon_keeps_the_lock_as_it_does_with_flock() {
-    let service = Service::new();
+fn a_daemon_keeps_the_lock_as_it_does_with_flock(service: &mut Service) {
     let mut holder = service.start("exec znode lock /l sh -c 'setsid --fork sleep 987657; exit 3'");
     wait_until("the daemon runs", SOON, || count_processes("987657") == 1);
     service.sh("znode lock -n /l true").ends_saying(1, &["held by"]);
@@ -127,9 +111,7 @@ fn a_daemon_keeps_the_lock_as_it_does_with_flock() {
     service.sh("znode lock -n /l true").ok();
 }
 
-#[test]
-fn signals_reach_everything_that_runs_under_the_lock() {
-    let service = Service::new();
+fn signals_reach_everything_that_runs_under_the_lock(service: &mut Service) {
     let script = "exec znode lock /l sh -c 'sleep 987658; echo not reached > after'";
     let mut holder = service.start(script);
     wait_until("the command runs", SOON, || count_processes("987658") == 1);
@@ -149,9 +131,7 @@ fn signals_reach_everything_that_runs_under_the_lock() {
     service.wait_for_line("got", "int");
 }
 
-#[test]
-fn signals_that_were_ignored_stay_ignored() {
-    let service = Service::new();
+fn signals_that_were_ignored_stay_ignored(service: &mut Service) {
     let script = "trap '' HUP; exec znode lock /l sh -c 'echo ready > got; sleep 0.5; kill -HUP $$; \
                   echo alive >> got; exec sleep 1000'";
     let mut holder = service.start(script);
@@ -161,10 +141,8 @@ fn signals_that_were_ignored_stay_ignored() {
     holder.terminate(SOON);
 }
 
-#[test]
-fn a_signal_takes_a_waiting_contender_out_of_the_queue() {
+fn a_signal_takes_a_waiting_contender_out_of_the_queue(service: &mut Service) {
     use std::os::unix::process::ExitStatusExt;
-    let service = Service::new();
     let mut holder = service.start("exec znode lock /l sleep 1000");
     service.wait_for_children("/l", 1);
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -179,9 +157,7 @@ fn a_signal_takes_a_waiting_contender_out_of_the_queue() {
     assert!(!service.path("ran").exists());
 }
 
-#[test]
-fn the_command_does_not_outlive_a_killed_znode() {
-    let service = Service::new();
+fn the_command_does_not_outlive_a_killed_znode(service: &mut Service) {
     let mut holder = service.start("exec znode lock /l sleep 987659");
     wait_until("the command runs", SOON, || count_processes("987659") == 2);
     holder.signal(Signal::SIGKILL);
@@ -189,9 +165,7 @@ fn the_command_does_not_outlive_a_killed_znode() {
     assert!(holder.wait(SOON).is_some());
 }
 
-#[test]
-fn a_contender_deleted_by_hand_ends_the_command_at_once() {
-    let service = Service::new();
+fn a_contender_deleted_by_hand_ends_the_command_at_once(service: &mut Service) {
     let script =
         "znode --timeout 60s lock /l sh -c 'trap \"\" TERM; timeout 9876600 sleep 9876601'";
     let mut holder = service.start(script);
@@ -207,9 +181,9 @@ fn a_contender_deleted_by_hand_ends_the_command_at_once() {
     assert!(holder.log_text().contains("somebody has deleted"), "{}", holder.log_text());
 }
 
-#[test]
-fn twenty_contenders_on_many_sessions_exclude_each_other_while_the_replica_is_restarted() {
-    let mut service = Service::new();
+fn twenty_contenders_on_many_sessions_exclude_each_other_while_the_replica_is_restarted(
+    service: &mut Service,
+) {
     // Independent of znodefs: whoever finds the file there was let in beside another.
     let section = "set -C; { : > inside; } 2>/dev/null || echo VIOLATION >> record; set +C; \
                    echo in >> record; sleep 0.05; echo out >> record; rm -f inside";
@@ -232,3 +206,20 @@ fn twenty_contenders_on_many_sessions_exclude_each_other_while_the_replica_is_re
     assert_eq!(lines.len(), 80);
     assert!(lines.chunks(2).all(|pair| pair == ["in", "out"]), "{record}");
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    the_status_of_the_command_is_passed_on,
+    arguments_reach_the_command_as_they_are,
+    a_held_lock_is_not_waited_for_longer_than_wanted,
+    the_environment_names_the_lock_and_a_number_that_grows,
+    shared_holders_share_and_exclude_a_writer,
+    a_limit_lets_so_many_in,
+    the_lock_is_held_until_everything_that_the_command_started_has_ended,
+    a_daemon_keeps_the_lock_as_it_does_with_flock,
+    signals_reach_everything_that_runs_under_the_lock,
+    signals_that_were_ignored_stay_ignored,
+    a_signal_takes_a_waiting_contender_out_of_the_queue,
+    the_command_does_not_outlive_a_killed_znode,
+    a_contender_deleted_by_hand_ends_the_command_at_once,
+    twenty_contenders_on_many_sessions_exclude_each_other_while_the_replica_is_restarted,
+];

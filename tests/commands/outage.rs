@@ -2,15 +2,13 @@
 //! ones end the command before somebody else can hold the lock.
 
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{Proxy, wait_until};
+use znodefs_tests::{Proxy, on_znoded, wait_until};
 
 use crate::world::{SOON, Service, count_processes};
 
 use std::time::Duration;
 
-#[test]
-fn a_short_silence_does_not_disturb_the_command() {
-    let service = Service::new();
+fn a_short_silence_does_not_disturb_the_command(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let script = "znode --timeout 8s lock /l sh -c 'trap \"echo term >> got\" TERM; echo in >> got; \
                   while [ ! -e end ]; do sleep 0.1; done; echo done >> got'";
@@ -28,9 +26,7 @@ fn a_short_silence_does_not_disturb_the_command() {
     assert_eq!(service.read("got"), "in\ndone\n");
 }
 
-#[test]
-fn a_restart_of_the_replica_does_not_disturb_the_command() {
-    let mut service = Service::new();
+fn a_restart_of_the_replica_does_not_disturb_the_command(service: &mut Service) {
     let script = "znode lock /l sh -c 'echo in >> got; while [ ! -e end ]; do sleep 0.1; done'";
     let mut holder = service.start(script);
     service.wait_for_line("got", "in");
@@ -42,9 +38,7 @@ fn a_restart_of_the_replica_does_not_disturb_the_command() {
 }
 
 /// The two commands write the time of every step to one file; they never run at once.
-#[test]
-fn the_command_of_a_cut_off_holder_has_ended_before_the_next_one_starts() {
-    let service = Service::new();
+fn the_command_of_a_cut_off_holder_has_ended_before_the_next_one_starts(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     // Deaf to SIGTERM, and with a child in a process group of its own that does the writing.
     let section = "trap \"echo term >> got\" TERM; timeout 1000 bash -c \"trap : TERM; while :; do \
@@ -66,9 +60,7 @@ fn the_command_of_a_cut_off_holder_has_ended_before_the_next_one_starts() {
     assert!(log.contains("SIGTERM") && log.contains("killed"), "{log}");
 }
 
-#[test]
-fn a_lost_lock_has_an_exit_code_and_a_hook_of_its_own() {
-    let service = Service::new();
+fn a_lost_lock_has_an_exit_code_and_a_hook_of_its_own(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let hook = "#!/bin/sh\necho lost $ZNODE_LOCK_PATH >> got\n";
     std::fs::write(service.path("hook"), hook).unwrap();
@@ -84,9 +76,7 @@ fn a_lost_lock_has_an_exit_code_and_a_hook_of_its_own() {
     assert_eq!(service.read("got"), "in\nlost /l\n");
 }
 
-#[test]
-fn a_command_that_ends_when_asked_has_its_own_status() {
-    let service = Service::new();
+fn a_command_that_ends_when_asked_has_its_own_status(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let script = "znode --timeout 4s lock /l sh -c 'trap \"exit 9\" TERM; echo in >> got; \
                   while :; do sleep 0.1; done'";
@@ -96,9 +86,7 @@ fn a_command_that_ends_when_asked_has_its_own_status() {
     assert_eq!(holder.wait(SOON).and_then(|status| status.code()), Some(9));
 }
 
-#[test]
-fn who_waits_through_an_outage_queues_again() {
-    let service = Service::new();
+fn who_waits_through_an_outage_queues_again(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let mut holder = service.start("exec znode lock /l sleep 1000");
     service.wait_for_children("/l", 1);
@@ -114,9 +102,7 @@ fn who_waits_through_an_outage_queues_again() {
     assert!(waiting.log_text().contains("queueing again"), "{}", waiting.log_text());
 }
 
-#[test]
-fn a_wait_with_a_limit_ends_in_an_outage_too() {
-    let service = Service::new();
+fn a_wait_with_a_limit_ends_in_an_outage_too(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let mut holder = service.start("exec znode lock /l sleep 1000");
     service.wait_for_children("/l", 1);
@@ -128,9 +114,7 @@ fn a_wait_with_a_limit_ends_in_an_outage_too() {
     holder.terminate(SOON);
 }
 
-#[test]
-fn a_leader_that_was_cut_off_stands_again() {
-    let service = Service::new();
+fn a_leader_that_was_cut_off_stands_again(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let script =
         "exec znode --timeout 4s elect --name one /e sh -c 'echo one >> led; exec sleep 987660'";
@@ -144,3 +128,14 @@ fn a_leader_that_was_cut_off_stands_again() {
     leader.terminate(SOON);
     assert!(leader.log_text().contains("standing for election again"), "{}", leader.log_text());
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    a_short_silence_does_not_disturb_the_command,
+    a_restart_of_the_replica_does_not_disturb_the_command,
+    the_command_of_a_cut_off_holder_has_ended_before_the_next_one_starts,
+    a_lost_lock_has_an_exit_code_and_a_hook_of_its_own,
+    a_command_that_ends_when_asked_has_its_own_status,
+    who_waits_through_an_outage_queues_again,
+    a_wait_with_a_limit_ends_in_an_outage_too,
+    a_leader_that_was_cut_off_stands_again,
+];

@@ -4,12 +4,15 @@
 
 use nix::sys::signal::Signal;
 use znodefs_tests::binaries::source_directory;
-use znodefs_tests::{Mount, Ran, Replicas, Server, Znoded, wait_until};
+use znodefs_tests::restarts::settle;
+use znodefs_tests::{Mount, Ran, Replicas, Server, on_znoded, wait_until};
 
 use crate::world::{Background, SOON, Shells, count_processes};
 
 /// Who serves the tree of a test.
 pub enum Serving {
+    /// Somebody who outlives the tree's mounts.
+    Another,
     One(#[allow(dead_code, reason = "it serves as long as it is there")] Box<dyn Server>),
     Several(Box<dyn Replicas>),
 }
@@ -19,6 +22,7 @@ pub struct Mounted {
     // First, so that they end before their server.
     pub mounts: Vec<Mount>,
     pub serving: Serving,
+    pub servers: String,
     pub shells: Shells,
 }
 
@@ -33,20 +37,19 @@ pub const HOLDERS: [&str; 6] = [
 ];
 
 impl Mounted {
-    pub fn new(mounts: usize) -> Mounted {
-        let server = Znoded::start();
-        let address = server.address();
-        Mounted::of(Serving::One(Box::new(server)), &address, mounts, &[])
+    pub fn on(server: &dyn Server, mounts: usize) -> Mounted {
+        Mounted::of(Serving::Another, &server.address(), mounts, &[])
     }
 
     /// Mounts what is served at an address.
     pub fn of(serving: Serving, address: &str, mounts: usize, arguments: &[&str]) -> Mounted {
         let mounts = (0..mounts).map(|_| Mount::of(address, arguments)).collect();
-        Mounted { mounts, serving, shells: Shells::new() }
+        Mounted { mounts, serving, servers: address.to_string(), shells: Shells::new() }
     }
 
     /// A script that finds the recipes and in which `$mount` is one of the mounts.
     fn script(&self, mount: usize, script: &str) -> String {
+        settle(&self.servers);
         let recipes = source_directory().join("scripts/recipes");
         let mount = &self.mounts[mount % self.mounts.len()];
         format!("mount={}; PATH=$PATH:{}; {script}", mount.display(), recipes.display())
@@ -113,9 +116,8 @@ fn every_recipe_is_plain_posix_shell() {
     world.sh_to("", &script).ok();
 }
 
-#[test]
-fn a_recipe_that_is_used_wrongly_says_how_it_is_used() {
-    let world = Mounted::new(1);
+fn a_recipe_that_is_used_wrongly_says_how_it_is_used(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     for name in recipes() {
         for arguments in ["", "nonsense", "nonsense $mount/x"] {
             // Those have no word for what is to be done.
@@ -130,9 +132,8 @@ fn a_recipe_that_is_used_wrongly_says_how_it_is_used() {
     }
 }
 
-#[test]
-fn a_recipe_says_clearly_that_there_is_no_mount() {
-    let mut world = Mounted::new(1);
+fn a_recipe_says_clearly_that_there_is_no_mount(server: &mut dyn Server) {
+    let mut world = Mounted::on(server, 1);
     for holder in HOLDERS {
         let elsewhere = holder.replace("$mount", "$PWD");
         world.sh(&format!("{elsewhere} true")).says_only(1, &["not on a mount of znodefs"]);
@@ -149,9 +150,8 @@ fn a_recipe_says_clearly_that_there_is_no_mount() {
     assert!(waiting.log_text().contains("the mount is gone"), "{}", waiting.log_text());
 }
 
-#[test]
-fn arguments_input_and_status_are_those_of_the_command() {
-    let world = Mounted::new(1);
+fn arguments_input_and_status_are_those_of_the_command(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     let others = [
         "group-membership.sh join $mount/group ann",
         "service-registration.sh run $mount/web one host:80",
@@ -170,9 +170,8 @@ fn arguments_input_and_status_are_those_of_the_command() {
     }
 }
 
-#[test]
-fn a_signal_reaches_the_command_and_the_lock_is_free_afterwards() {
-    let world = Mounted::new(1);
+fn a_signal_reaches_the_command_and_the_lock_is_free_afterwards(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     for recipe in HOLDERS {
         let command = "bash -c 'trap \"echo usr1 >> got\" USR1; trap \"echo term >> got; exit 4\" TERM; \
                        echo ready >> got; while :; do sleep 0.05; done'";
@@ -188,9 +187,10 @@ fn a_signal_reaches_the_command_and_the_lock_is_free_afterwards() {
     }
 }
 
-#[test]
-fn a_killed_holder_leaves_no_lock_and_a_waiter_that_is_told_to_end_no_place_in_the_queue() {
-    let world = Mounted::new(2);
+fn a_killed_holder_leaves_no_lock_and_a_waiter_that_is_told_to_end_no_place_in_the_queue(
+    server: &mut dyn Server,
+) {
+    let world = Mounted::on(server, 2);
     for recipe in HOLDERS.into_iter().filter(|recipe| !recipe.contains("mkdir")) {
         let _ = std::fs::remove_file(world.shells.path("in"));
         let hold = "sh -c 'echo in >> in; exec sleep 1000'";
@@ -215,9 +215,8 @@ fn a_killed_holder_leaves_no_lock_and_a_waiter_that_is_told_to_end_no_place_in_t
     }
 }
 
-#[test]
-fn a_lock_removed_by_hand_ends_the_command() {
-    let world = Mounted::new(2);
+fn a_lock_removed_by_hand_ends_the_command(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     for recipe in ["mutex-mkdir.sh $mount/held", "mutex-pid.sh $mount/held"] {
         // With a grandchild in a process group of its own, and deaf to most signals.
         let command = "sh -c 'trap \"\" TERM; timeout 9876700 sleep 9876701; true'";
@@ -231,9 +230,8 @@ fn a_lock_removed_by_hand_ends_the_command() {
     }
 }
 
-#[test]
-fn readers_share_a_lock_and_writers_do_not() {
-    let world = Mounted::new(2);
+fn readers_share_a_lock_and_writers_do_not(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     // Two readers meet inside: each waits for the other.
     let meet = |mount, own: &str, other: &str| {
         let wait = format!("touch {own}; until [ -e {other} ]; do sleep 0.05; done");
@@ -251,9 +249,8 @@ fn readers_share_a_lock_and_writers_do_not() {
     wait_for_all(std::slice::from_mut(&mut reader));
 }
 
-#[test]
-fn the_next_candidate_leads_when_the_leader_has_gone() {
-    let world = Mounted::new(2);
+fn the_next_candidate_leads_when_the_leader_has_gone(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     let _observer = world.start(1, "exec leader-election.sh observe $mount/leader > told");
     world.shells.wait_for_line("told", "leader: nobody");
     world.sh("leader-election.sh leader $mount/leader").says_only(1, &["nobody leads"]);
@@ -277,9 +274,8 @@ fn the_next_candidate_leads_when_the_leader_has_gone() {
     assert!(terms[0] < terms[1], "{led}");
 }
 
-#[test]
-fn the_members_of_a_group_are_those_that_run() {
-    let world = Mounted::new(2);
+fn the_members_of_a_group_are_those_that_run(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     let _follower = world.start(1, "exec group-membership.sh follow $mount/group > told");
     let join = |mount, name: &str| {
         world.start(mount, &format!("exec group-membership.sh join $mount/group {name} sleep 1000"))
@@ -298,9 +294,8 @@ fn the_members_of_a_group_are_those_that_run() {
     world.sh("group-membership.sh join $mount/group a/b true").says_only(1, &["'a/b'", "name"]);
 }
 
-#[test]
-fn a_member_that_somebody_removes_stays_removed() {
-    let world = Mounted::new(1);
+fn a_member_that_somebody_removes_stays_removed(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     let member = world.start(
         0,
         "exec group-membership.sh join $mount/group ann sh -c 'echo in > in; sleep 1000'",
@@ -311,9 +306,8 @@ fn a_member_that_somebody_removes_stays_removed() {
     assert_eq!(world.sh("group-membership.sh list $mount/group").ok(), "");
 }
 
-#[test]
-fn at_a_barrier_that_is_open_nobody_waits() {
-    let world = Mounted::new(1);
+fn at_a_barrier_that_is_open_nobody_waits(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     world.sh("barrier.sh pass $mount/barrier").ok();
     world.sh("barrier.sh close $mount/barrier").ok();
     world.sh("barrier.sh close $mount/barrier").fails("File exists");
@@ -321,9 +315,8 @@ fn at_a_barrier_that_is_open_nobody_waits() {
     world.sh("barrier.sh open $mount/barrier").fails("No such file");
 }
 
-#[test]
-fn those_who_meet_learn_the_address_of_the_host() {
-    let world = Mounted::new(2);
+fn those_who_meet_learn_the_address_of_the_host(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     world.sh("mkdir $mount/met").ok();
     let mut guests: Vec<_> =
         (0..3).map(|n| world.start(n, "rendezvous.sh meet $mount/met/here >> told")).collect();
@@ -335,9 +328,8 @@ fn those_who_meet_learn_the_address_of_the_host() {
     wait_until("it is gone with its host", SOON, || world.sh("ls $mount/met").ok().is_empty());
 }
 
-#[test]
-fn one_taker_sees_the_items_of_a_queue_in_order_and_whole() {
-    let world = Mounted::new(1);
+fn one_taker_sees_the_items_of_a_queue_in_order_and_whole(server: &mut dyn Server) {
+    let world = Mounted::on(server, 1);
     let script = "for n in 1 2 3; do echo $n | queue.sh put $mount/queue; done; \
                   for n in 1 2 3; do queue.sh take $mount/queue; done";
     assert_eq!(world.sh(script).ok(), "1\n2\n3\n");
@@ -348,9 +340,8 @@ fn one_taker_sees_the_items_of_a_queue_in_order_and_whole() {
     assert_eq!(world.sh("ls -A $mount/queue").ok(), "");
 }
 
-#[test]
-fn a_configuration_is_followed_and_never_seen_in_part() {
-    let world = Mounted::new(2);
+fn a_configuration_is_followed_and_never_seen_in_part(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     world.sh("mkdir $mount/app").ok();
     let follower = world.start(
         1,
@@ -374,9 +365,8 @@ fn a_configuration_is_followed_and_never_seen_in_part() {
     wait_until("it goes on", SOON, || world.shells.read("seen") == "a=11\n");
 }
 
-#[test]
-fn services_are_listed_with_their_address_while_they_run() {
-    let world = Mounted::new(2);
+fn services_are_listed_with_their_address_while_they_run(server: &mut dyn Server) {
+    let world = Mounted::on(server, 2);
     let _follower =
         world.start(1, "exec service-registration.sh follow $mount/web sh -c 'cat > instances'");
     let run = |name: &str, port: u16| {
@@ -392,3 +382,21 @@ fn services_are_listed_with_their_address_while_they_run() {
     one.signal(Signal::SIGTERM);
     wait_until("one is gone", SOON, || world.shells.read("instances") == "two host:81\n");
 }
+
+on_znoded![
+    a_recipe_that_is_used_wrongly_says_how_it_is_used,
+    a_recipe_says_clearly_that_there_is_no_mount,
+    arguments_input_and_status_are_those_of_the_command,
+    a_signal_reaches_the_command_and_the_lock_is_free_afterwards,
+    a_killed_holder_leaves_no_lock_and_a_waiter_that_is_told_to_end_no_place_in_the_queue,
+    a_lock_removed_by_hand_ends_the_command,
+    readers_share_a_lock_and_writers_do_not,
+    the_next_candidate_leads_when_the_leader_has_gone,
+    the_members_of_a_group_are_those_that_run,
+    a_member_that_somebody_removes_stays_removed,
+    at_a_barrier_that_is_open_nobody_waits,
+    those_who_meet_learn_the_address_of_the_host,
+    one_taker_sees_the_items_of_a_queue_in_order_and_whole,
+    a_configuration_is_followed_and_never_seen_in_part,
+    services_are_listed_with_their_address_while_they_run,
+];

@@ -19,8 +19,9 @@ fn severable() -> (Mounted, Proxy) {
     let proxy = Proxy::of(&server.address());
     let mounts = [proxy.address().to_string(), server.address()]
         .map(|address| Mount::of(&address, &SHORT_SESSION));
+    let servers = server.address();
     let serving = Serving::One(Box::new(server));
-    (Mounted { mounts: mounts.into(), serving, shells: Shells::new() }, proxy)
+    (Mounted { mounts: mounts.into(), serving, servers, shells: Shells::new() }, proxy)
 }
 
 /// Does the same with all of these recipes at once.

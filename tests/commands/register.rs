@@ -1,12 +1,10 @@
 //! `znode register`: a znode that is there while a command runs.
 
-use znodefs_tests::{Proxy, wait_until};
+use znodefs_tests::{Proxy, on_znoded, wait_until};
 
 use crate::world::{SOON, Service};
 
-#[test]
-fn the_znode_is_there_while_the_command_runs() {
-    let service = Service::new();
+fn the_znode_is_there_while_the_command_runs(service: &mut Service) {
     let script = "znode register /s/web/one --data host:80 sh -c \
                   'echo $ZNODE_REGISTERED_PATH; znode get /s/web/one; exit 6'";
     let ran = service.sh(script);
@@ -19,9 +17,7 @@ fn the_znode_is_there_while_the_command_runs() {
     assert_eq!(service.sh("znode ls /s/web").ok(), "");
 }
 
-#[test]
-fn a_name_that_is_taken_is_waited_for_and_then_given_up() {
-    let service = Service::new();
+fn a_name_that_is_taken_is_waited_for_and_then_given_up(service: &mut Service) {
     let mut first = service.start("exec znode register /s sleep 1000");
     service.sh("znode wait /s --exists -w 20").ok();
     service.sh("znode register -w 0.3 /s touch ran").ends_saying(1, &["/s", "session"]);
@@ -30,13 +26,11 @@ fn a_name_that_is_taken_is_waited_for_and_then_given_up() {
     wait_until("it waits", SOON, || second.log_text().contains("waiting until it goes"));
     first.terminate(SOON);
     assert!(second.wait(SOON).is_some_and(|status| status.success()));
-    assert!(service.path("ran").exists());
+    assert!(&service.path("ran").exists());
     service.sh("znode create /p x; znode register /p true").says_only(1, &["/p", "not ephemeral"]);
 }
 
-#[test]
-fn it_is_there_again_after_the_session_was_lost_and_the_command_goes_on() {
-    let service = Service::new();
+fn it_is_there_again_after_the_session_was_lost_and_the_command_goes_on(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let script =
         "exec znode --timeout 4s register /s --data d sh -c 'echo run >> told; exec sleep 1000'";
@@ -55,9 +49,7 @@ fn it_is_there_again_after_the_session_was_lost_and_the_command_goes_on() {
     assert_eq!(service.client().stat("/s"), None);
 }
 
-#[test]
-fn what_was_deleted_by_hand_stays_deleted() {
-    let mut service = Service::new();
+fn what_was_deleted_by_hand_stays_deleted(service: &mut Service) {
     let mut registered = service.start("exec znode register /s sleep 1000");
     service.sh("znode wait /s --exists -w 20; znode rm /s").ok();
     wait_until("it says so", SOON, || registered.log_text().contains("somebody has deleted it"));
@@ -66,3 +58,10 @@ fn what_was_deleted_by_hand_stays_deleted() {
     assert_eq!(service.client().stat("/s"), None);
     registered.terminate(SOON);
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    the_znode_is_there_while_the_command_runs,
+    a_name_that_is_taken_is_waited_for_and_then_given_up,
+    it_is_there_again_after_the_session_was_lost_and_the_command_goes_on,
+    what_was_deleted_by_hand_stays_deleted,
+];

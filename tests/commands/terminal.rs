@@ -4,33 +4,36 @@
 use std::process::Command;
 
 use znodefs_tests::binaries::source_directory;
+use znodefs_tests::on_znoded;
 
 use crate::world::Service;
 
 #[track_caller]
-fn drive(step: &str) {
-    let service = Service::new();
+fn drive(service: &Service, step: &str) {
     let script = source_directory().join("tests/commands/terminal.py");
     let shell = service.shell_to(&service.server.address());
     shell.run(Command::new("/usr/bin/python3").arg("-B").arg(script).arg(step)).ok();
 }
 
-#[test]
-fn the_command_reads_from_the_terminal() {
-    drive("reads");
+fn the_command_reads_from_the_terminal(service: &mut Service) {
+    drive(service, "reads");
 }
 
-#[test]
-fn an_interrupt_key_ends_the_command_and_the_script_around_it() {
-    drive("interrupt");
+fn an_interrupt_key_ends_the_command_and_the_script_around_it(service: &mut Service) {
+    drive(service, "interrupt");
 }
 
-#[test]
-fn a_stopped_command_is_a_stopped_job_and_goes_on_in_the_foreground() {
-    drive("stop");
+fn a_stopped_command_is_a_stopped_job_and_goes_on_in_the_foreground(service: &mut Service) {
+    drive(service, "stop");
 }
 
-#[test]
-fn a_pipeline_keeps_the_terminal_until_the_command_asks_for_it() {
-    drive("pipeline");
+fn a_pipeline_keeps_the_terminal_until_the_command_asks_for_it(service: &mut Service) {
+    drive(service, "pipeline");
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    the_command_reads_from_the_terminal,
+    an_interrupt_key_ends_the_command_and_the_script_around_it,
+    a_stopped_command_is_a_stopped_job_and_goes_on_in_the_foreground,
+    a_pipeline_keeps_the_terminal_until_the_command_asks_for_it,
+];

@@ -1,15 +1,13 @@
 //! `znode wait`: conditions, limits, outages.
 
-use znodefs_tests::Proxy;
 use znodefs_tests::deadline::pause;
+use znodefs_tests::{Proxy, on_znoded};
 
 use crate::world::{SOON, Service};
 
 use std::time::Duration;
 
-#[test]
-fn what_is_so_already_is_not_waited_for() {
-    let service = Service::new();
+fn what_is_so_already_is_not_waited_for(service: &mut Service) {
     service.sh("znode create /a one && znode create /a/b x && znode create /a/c x").ok();
     for condition in
         ["/a --exists", "/x --gone", "/a --value one", "/a --children 2", "/x --childless"]
@@ -32,9 +30,7 @@ fn what_is_so_already_is_not_waited_for() {
     assert_eq!(service.sh("znode wait /a --exists --gone").code, 2);
 }
 
-#[test]
-fn it_returns_when_it_becomes_true() {
-    let service = Service::new();
+fn it_returns_when_it_becomes_true(service: &mut Service) {
     service.sh("znode create /w x").ok();
     for (condition, cause) in [
         ("/a --exists", "znode create /a one"),
@@ -54,9 +50,7 @@ fn it_returns_when_it_becomes_true() {
     }
 }
 
-#[test]
-fn it_waits_through_an_expired_session() {
-    let service = Service::new();
+fn it_waits_through_an_expired_session(service: &mut Service) {
     let proxy = Proxy::of(&service.server.address());
     let mut waiting = service.start_to(proxy.address(), "exec znode --timeout 2s wait /a --exists");
     let mut unlucky =
@@ -71,3 +65,9 @@ fn it_waits_through_an_expired_session() {
     let status = waiting.wait(SOON).expect("it sees what was created meanwhile");
     assert!(status.success(), "{}", waiting.log_text());
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    what_is_so_already_is_not_waited_for,
+    it_returns_when_it_becomes_true,
+    it_waits_through_an_expired_session,
+];

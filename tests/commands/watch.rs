@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use znodefs_tests::deadline::pause;
-use znodefs_tests::{DebianZooKeeper, Proxy, wait_until};
+use znodefs_tests::{DebianZooKeeper, Proxy, on_znoded, wait_until};
 
 use crate::world::{Background, SOON, Service};
 
@@ -35,31 +35,27 @@ fn watch(service: &Service, address: &str, arguments: &str) -> Background {
     process
 }
 
-#[test]
-fn a_znode_is_followed_from_its_creation_to_its_deletion() {
-    let service = Service::new();
-    let _watch = watch(&service, &service.server.address(), "/a");
+fn a_znode_is_followed_from_its_creation_to_its_deletion(service: &mut Service) {
+    let _watch = watch(service, &service.server.address(), "/a");
     service.sh("znode create /a x; znode set /a y; znode create /a/b x; znode set /a/b y").ok();
     service.sh("znode rm -r /a").ok();
     wait_until_told(
-        &service,
+        service,
         "told",
         &["ready /a", "created /a", "changed /a", "children /a", "children /a", "deleted /a"],
     );
 }
 
-#[test]
-fn a_subtree_is_followed_and_told_as_lines_or_json() {
-    let service = Service::new();
+fn a_subtree_is_followed_and_told_as_lines_or_json(service: &mut Service) {
     service.sh("znode create -p '/a/b c' x").ok();
-    let _watch = watch(&service, &service.server.address(), "--recursive /a");
+    let _watch = watch(service, &service.server.address(), "--recursive /a");
     let json = service.start("exec znode watch --initial --recursive --json /a > json");
     wait_until("it watches", SOON, || service.read("json").contains("ready"));
     service
         .sh("znode create /a/d x; znode create /a/d/e x; znode set '/a/b c' y; znode rm -r /a/d")
         .ok();
     wait_until_told(
-        &service,
+        service,
         "told",
         &[
             "present /a",
@@ -122,41 +118,33 @@ fn what_happened_in_an_outage_is_found(service: &Service, is_expired: bool) {
     wait_until("events go on", SOON, || service.read("told").contains("after"));
 }
 
-#[test]
-fn what_happened_in_a_short_outage_is_found() {
-    what_happened_in_an_outage_is_found(&Service::new(), false);
+fn what_happened_in_a_short_outage_is_found(service: &mut Service) {
+    what_happened_in_an_outage_is_found(service, false);
 }
 
-#[test]
-fn what_happened_while_the_session_expired_is_found() {
-    what_happened_in_an_outage_is_found(&Service::new(), true);
+fn what_happened_while_the_session_expired_is_found(service: &mut Service) {
+    what_happened_in_an_outage_is_found(service, true);
 }
 
 #[test]
 fn the_same_holds_with_zookeeper() {
-    what_happened_in_an_outage_is_found(&Service::of(Box::new(DebianZooKeeper::start())), true);
+    what_happened_in_an_outage_is_found(&Service::of(&mut DebianZooKeeper::start()), true);
 }
 
-#[test]
-fn a_restart_of_the_replica_is_an_outage() {
-    let mut service = Service::new();
-    let watch = watch(&service, &service.server.address(), "/a");
+fn a_restart_of_the_replica_is_an_outage(service: &mut Service) {
+    let watch = watch(service, &service.server.address(), "/a");
     service.server.start_again();
     service.sh("znode create /a x").ok();
-    wait_until_told(&service, "told", &["ready /a", "created /a"]);
+    wait_until_told(service, "told", &["ready /a", "created /a"]);
     wait_until("it says so", SOON, || watch.log_text().contains("compared"));
 }
 
-#[test]
-fn it_ends_quietly_with_its_reader() {
-    let service = Service::new();
+fn it_ends_quietly_with_its_reader(service: &mut Service) {
     let ran = service.sh("set -o pipefail; znode watch --initial / | head -n 1");
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
 }
 
-#[test]
-fn a_command_is_run_after_each_burst_and_again_for_what_came_meanwhile() {
-    let service = Service::new();
+fn a_command_is_run_after_each_burst_and_again_for_what_came_meanwhile(service: &mut Service) {
     let script = "exec znode watch --recursive --initial /a --exec sh -c 'echo run >> told; \
                   echo \"$ZNODE_WATCH_EVENTS\" | cut -f1,2 >> told; \
                   echo $ZNODE_WATCH_COUNT $ZNODE_WATCH_PATH >> told; \
@@ -175,9 +163,7 @@ fn a_command_is_run_after_each_burst_and_again_for_what_came_meanwhile() {
     assert!(watch.wait(SOON).is_some());
 }
 
-#[test]
-fn a_command_that_fails_is_reported_and_the_watch_goes_on() {
-    let service = Service::new();
+fn a_command_that_fails_is_reported_and_the_watch_goes_on(service: &mut Service) {
     let watch =
         service.start("exec znode watch --initial /a --exec sh -c 'echo run >> told; exit 4'");
     wait_until("the first run", SOON, || watch.log_text().contains("ended with status 4"));
@@ -185,3 +171,14 @@ fn a_command_that_fails_is_reported_and_the_watch_goes_on() {
     wait_until("the second run", SOON, || service.read("told") == "run\nrun\n");
     service.sh("znode watch -i /a --exec no-such-program").says_only(69, &["no-such-program"]);
 }
+
+on_znoded![|server| &mut super::Service::of(server);
+    a_znode_is_followed_from_its_creation_to_its_deletion,
+    a_subtree_is_followed_and_told_as_lines_or_json,
+    a_restart_of_the_replica_is_an_outage,
+    it_ends_quietly_with_its_reader,
+    a_command_is_run_after_each_burst_and_again_for_what_came_meanwhile,
+    a_command_that_fails_is_reported_and_the_watch_goes_on,
+    what_happened_in_a_short_outage_is_found,
+    what_happened_while_the_session_expired_is_found,
+];

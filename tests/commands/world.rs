@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use znodefs_tests::{
-    Directory, Process, Ran, Server, Shell, WireClient, Znoded, binary, wait_for, wait_until,
+    Directory, Process, Ran, Server, Shell, WireClient, binary, wait_for, wait_until,
 };
 
 /// How long something may take that should happen at once.
@@ -70,13 +70,13 @@ impl Shells {
     }
 }
 
-/// A replica, and shells that reach it.
-pub struct Service {
-    pub server: Box<dyn Server>,
+/// A server, and shells that reach it.
+pub struct Service<'a> {
+    pub server: &'a mut dyn Server,
     pub shells: Shells,
 }
 
-impl Deref for Service {
+impl Deref for Service<'_> {
     type Target = Shells;
 
     fn deref(&self) -> &Shells {
@@ -84,13 +84,8 @@ impl Deref for Service {
     }
 }
 
-impl Service {
-    pub fn new() -> Service {
-        Service::of(Box::new(Znoded::start()))
-    }
-
-    /// The same with another server.
-    pub fn of(server: Box<dyn Server>) -> Service {
+impl Service<'_> {
+    pub fn of(server: &mut dyn Server) -> Service<'_> {
         Service { server, shells: Shells::new() }
     }
 

@@ -1,6 +1,7 @@
-//! A TCP proxy in front of a server that can fall silent or cut every connection: what goes wrong in
+//! A TCP proxy in front of a server, or of several, that can fall silent or cut every connection: what goes wrong in
 //! networks, at will.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -26,12 +27,13 @@ struct Flags {
 }
 
 impl Proxy {
-    /// Listens on a fresh port.
-    pub fn of(server: &str) -> Proxy {
+    /// Listens on a fresh port, for `HOST:PORT` or for several of them, separated by commas, in turn.
+    pub fn of(servers: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
         let address = listener.local_addr().expect("the port just bound").to_string();
         let flags = Arc::new(Flags::default());
-        let (of_thread, server) = (flags.clone(), server.to_string());
+        let of_thread = flags.clone();
+        let mut servers: VecDeque<String> = servers.split(',').map(str::to_string).collect();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if of_thread.is_over.load(Ordering::Relaxed) {
@@ -40,9 +42,14 @@ impl Proxy {
                 if of_thread.is_cut.load(Ordering::Relaxed) {
                     continue;
                 }
-                if let Ok(server) = TcpStream::connect(&server) {
-                    forward(&client, &server, &of_thread);
-                    forward(&server, &client, &of_thread);
+                // Who is down is passed over.
+                for _ in 0..servers.len() {
+                    servers.rotate_left(1);
+                    if let Ok(server) = TcpStream::connect(&servers[0]) {
+                        forward(&client, &server, &of_thread);
+                        forward(&server, &client, &of_thread);
+                        break;
+                    }
                 }
             }
         });

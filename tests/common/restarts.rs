@@ -6,11 +6,11 @@
 //! on from there, it has shown nothing: it is run again, and the report counts it.
 
 mod campaign;
-mod left_out;
+mod exceptions;
 mod loss;
 mod restarted;
 
 pub use campaign::{Case, pass};
-pub use left_out::{LeftOut, left_out};
+pub use exceptions::{Exception, Listed, exceptions};
 pub(crate) use loss::{hear, inconclusive};
 pub use restarted::{Restarted, settle};

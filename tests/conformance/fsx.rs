@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use znodefs_tests::binaries::{source_directory, tool};
-use znodefs_tests::{Backend, Directory, World};
+use znodefs_tests::{Backend, Directory, World, on_restarts};
 
 use crate::{LIMIT, rounds};
 
@@ -46,3 +46,12 @@ fn a_file_is_what_was_written_to_it_on_an_embedded_replica() {
 fn a_file_is_what_was_written_to_it_on_zookeeper() {
     a_file_is_what_was_written_to_it(Backend::ZooKeeper);
 }
+
+fn a_file_is_what_was_written_to_it_with_one_seed(world: &World) {
+    fsx(world, 1);
+}
+
+on_restarts![
+    |server| &znodefs_tests::World::of(server, &[]);
+    a_file_is_what_was_written_to_it_with_one_seed,
+];

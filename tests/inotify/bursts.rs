@@ -6,7 +6,7 @@ use std::path::Path;
 use znodefs::wire::Request;
 use znodefs::wire::request::CreateRequest;
 use znodefs::{Acl, CreateMode};
-use znodefs_tests::{Mount, Server, WireClient, wait_until};
+use znodefs_tests::{Mount, WireClient, on_znoded, wait_until};
 
 use crate::fixture::{Inotifywait, LIMIT, TwoMounts};
 
@@ -52,9 +52,7 @@ fn count(events: &[String], start: &str) -> usize {
     events.iter().filter(|event| event.starts_with(start)).count()
 }
 
-#[test]
-fn the_last_of_ten_thousand_values_of_one_file_is_seen() {
-    let mut mounts = TwoMounts::new();
+fn the_last_of_ten_thousand_values_of_one_file_is_seen(mounts: &mut TwoMounts) {
     let mut client = WireClient::connect(&mounts.server.address());
     client.create("/f", Some(b"first"));
     let watching = Inotifywait::of(&mounts.here);
@@ -72,12 +70,10 @@ fn the_last_of_ten_thousand_values_of_one_file_is_seen() {
     mounts.there.sh("touch last").ok();
     let events = watching.wait_for("CREATE last");
     assert!(count(&events, "MODIFY f") > 0, "{events:?}");
-    check_afterwards(&mut mounts);
+    check_afterwards(mounts);
 }
 
-#[test]
-fn ten_thousand_new_files_are_each_told_of_once() {
-    let mut mounts = TwoMounts::new();
+fn ten_thousand_new_files_are_each_told_of_once(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let watching = Inotifywait::of(&mounts.here.join("d"));
     let mut client = WireClient::connect(&mounts.server.address());
@@ -96,12 +92,10 @@ fn ten_thousand_new_files_are_each_told_of_once() {
     send_all(&mut client, &paths.iter().map(delete).collect::<Vec<_>>());
     wait_until("their end was told", long, || count(&watching.events(), "DELETE f") >= CHANGES);
     assert_eq!(std::fs::read_dir(mounts.here.join("d")).expect("the directory").count(), 0);
-    check_afterwards(&mut mounts);
+    check_afterwards(mounts);
 }
 
-#[test]
-fn a_name_that_comes_and_goes_five_thousand_times_is_there_in_the_end() {
-    let mut mounts = TwoMounts::new();
+fn a_name_that_comes_and_goes_five_thousand_times_is_there_in_the_end(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let watching = Inotifywait::of(&mounts.here.join("d"));
     let mut client = WireClient::connect(&mounts.server.address());
@@ -118,5 +112,11 @@ fn a_name_that_comes_and_goes_five_thousand_times_is_there_in_the_end() {
     watching.wait_for("DELETE n");
     let is_gone = |path: &Path| !path.exists();
     wait_until("it is gone", LIMIT, || is_gone(&mounts.here.join("d/n")));
-    check_afterwards(&mut mounts);
+    check_afterwards(mounts);
 }
+
+on_znoded![|server| &mut super::TwoMounts::on(server);
+    the_last_of_ten_thousand_values_of_one_file_is_seen,
+    ten_thousand_new_files_are_each_told_of_once,
+    a_name_that_comes_and_goes_five_thousand_times_is_there_in_the_end,
+];

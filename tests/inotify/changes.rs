@@ -3,13 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use znodefs_tests::{Shell, wait_until};
+use znodefs_tests::{Shell, on_znoded, wait_until};
 
 use crate::fixture::{Inotifywait, LIMIT, TwoMounts};
 
-#[test]
-fn files_and_directories_of_another_mount_come_change_and_go() {
-    let mounts = TwoMounts::new();
+fn files_and_directories_of_another_mount_come_change_and_go(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let watching = Inotifywait::of(&mounts.here);
     mounts.there.sh("echo one > d/f").ok();
@@ -23,9 +21,7 @@ fn files_and_directories_of_another_mount_come_change_and_go() {
     assert_eq!(mounts.here.sh("ls").ok(), "zookeeper\n");
 }
 
-#[test]
-fn changes_by_znode_arrive_once_each() {
-    let mounts = TwoMounts::new();
+fn changes_by_znode_arrive_once_each(mounts: &mut TwoMounts) {
     let watching = Inotifywait::of(&mounts.here);
     mounts.znode(&["create", "/f", "value"]).ok();
     watching.expect(&["CREATE f", "MODIFY f", "CLOSE_WRITE f"]);
@@ -37,9 +33,7 @@ fn changes_by_znode_arrive_once_each() {
     watching.expect(&expected);
 }
 
-#[test]
-fn a_file_that_was_looked_for_in_vain_appears() {
-    let mounts = TwoMounts::new();
+fn a_file_that_was_looked_for_in_vain_appears(mounts: &mut TwoMounts) {
     mounts.here.sh("! test -e f && ! test -e d && ! test -e f@dir").ok();
     let watching = Inotifywait::of(&mounts.here);
     mounts.there.sh("echo x > f; mkdir d").ok();
@@ -48,9 +42,7 @@ fn a_file_that_was_looked_for_in_vain_appears() {
     assert_eq!(mounts.here.sh("cat f; stat --format=%F d f@dir").ok(), "x\ndirectory\ndirectory\n");
 }
 
-#[test]
-fn a_watched_file_tells_of_its_changes_and_its_end() {
-    let mounts = TwoMounts::new();
+fn a_watched_file_tells_of_its_changes_and_its_end(mounts: &mut TwoMounts) {
     mounts.there.sh("echo one > f").ok();
     let watching = Inotifywait::of(&mounts.here.join("f"));
     mounts.there.sh("echo two > f").ok();
@@ -59,9 +51,7 @@ fn a_watched_file_tells_of_its_changes_and_its_end() {
     watching.wait_for("DELETE_SELF .");
 }
 
-#[test]
-fn the_data_of_a_directory_come_change_and_go() {
-    let mounts = TwoMounts::new();
+fn the_data_of_a_directory_come_change_and_go(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let watching = Inotifywait::of(&mounts.here);
     mounts.znode(&["set", "/d", "one"]).ok();
@@ -73,9 +63,7 @@ fn the_data_of_a_directory_come_change_and_go() {
     assert_eq!(mounts.here.sh("ls d").ok(), "");
 }
 
-#[test]
-fn a_view_of_a_file_as_a_directory_tells_of_its_children() {
-    let mounts = TwoMounts::new();
+fn a_view_of_a_file_as_a_directory_tells_of_its_children(mounts: &mut TwoMounts) {
     mounts.there.sh("echo x > leaf").ok();
     let watching = Inotifywait::of(&mounts.here.join("leaf@dir"));
     mounts.there.sh("mkdir leaf@dir/child").ok();
@@ -85,9 +73,7 @@ fn a_view_of_a_file_as_a_directory_tells_of_its_children() {
     wait_until("the leaf is a directory", LIMIT, is_directory);
 }
 
-#[test]
-fn a_file_deleted_and_made_again_as_a_directory_is_one() {
-    let mounts = TwoMounts::new();
+fn a_file_deleted_and_made_again_as_a_directory_is_one(mounts: &mut TwoMounts) {
     mounts.there.sh("echo x > n").ok();
     mounts.here.sh("cat n").ok();
     let watching = Inotifywait::of(&mounts.here);
@@ -101,9 +87,7 @@ fn a_file_deleted_and_made_again_as_a_directory_is_one() {
     assert!(events.iter().any(|event| event == "DELETE n"), "{events:#?}");
 }
 
-#[test]
-fn a_working_directory_goes_and_comes_back() {
-    let mounts = TwoMounts::new();
+fn a_working_directory_goes_and_comes_back(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let directory = mounts.here.join("d");
     let mut waiting = Command::new("sh");
@@ -124,9 +108,7 @@ fn a_working_directory_goes_and_comes_back() {
     assert_eq!(mounts.here.sh("cd d && ls").ok(), "");
 }
 
-#[test]
-fn the_final_state_of_a_burst_is_seen() {
-    let mounts = TwoMounts::new();
+fn the_final_state_of_a_burst_is_seen(mounts: &mut TwoMounts) {
     mounts.there.sh("echo 0 > f").ok();
     let watching = Inotifywait::of(&mounts.here);
     mounts.there.sh("for n in $(seq 1 500); do echo $n > f; done; echo end-of-it > f").ok();
@@ -140,9 +122,7 @@ fn the_final_state_of_a_burst_is_seen() {
     assert_eq!(mounts.here.sh("cat f; ls | wc -l").ok(), "end-of-it\n303\n");
 }
 
-#[test]
-fn programs_that_follow_a_file_see_what_others_write() {
-    let mounts = TwoMounts::new();
+fn programs_that_follow_a_file_see_what_others_write(mounts: &mut TwoMounts) {
     mounts.there.sh("echo one > log").ok();
     let tail = "timeout 15 tail -F -n +1 log | { read a; read b; read c; echo $a $b $c; }";
     std::thread::scope(|scope| {
@@ -153,9 +133,9 @@ fn programs_that_follow_a_file_see_what_others_write() {
     });
 }
 
-#[test]
-fn what_happens_in_directories_that_nobody_looked_into_is_no_business_of_ours() {
-    let mounts = TwoMounts::new();
+fn what_happens_in_directories_that_nobody_looked_into_is_no_business_of_ours(
+    mounts: &mut TwoMounts,
+) {
     mounts.there.sh("mkdir -p deep/er; touch deep/er/f").ok();
     let watching = Inotifywait::of(&mounts.here.join("zookeeper"));
     mounts.there.sh("echo x > deep/er/f; rm deep/er/f; rmdir deep/er deep").ok();
@@ -164,3 +144,17 @@ fn what_happens_in_directories_that_nobody_looked_into_is_no_business_of_ours() 
     wait_until("the directory is there", LIMIT, || seen().contains("after"));
     assert_eq!(watching.events(), Vec::<String>::new());
 }
+
+on_znoded![|server| &mut super::TwoMounts::on(server);
+    files_and_directories_of_another_mount_come_change_and_go,
+    changes_by_znode_arrive_once_each,
+    a_file_that_was_looked_for_in_vain_appears,
+    a_watched_file_tells_of_its_changes_and_its_end,
+    the_data_of_a_directory_come_change_and_go,
+    a_view_of_a_file_as_a_directory_tells_of_its_children,
+    a_file_deleted_and_made_again_as_a_directory_is_one,
+    a_working_directory_goes_and_comes_back,
+    the_final_state_of_a_burst_is_seen,
+    programs_that_follow_a_file_see_what_others_write,
+    what_happens_in_directories_that_nobody_looked_into_is_no_business_of_ours,
+];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use znodefs_tests::{Mount, Server, Shell, Znoded, wait_until};
+use znodefs_tests::{Mount, Server, Shell, Znoded, on_znoded, wait_until};
 
 use crate::fixture::{Inotifywait, LIMIT, TwoMounts};
 
@@ -19,9 +19,7 @@ fn helper_of(mount: &mut Mount) -> Option<Pid> {
     found.stdout.trim().parse().ok().map(Pid::from_raw)
 }
 
-#[test]
-fn a_killed_helper_is_replaced_and_nothing_is_missed() {
-    let mut mounts = TwoMounts::new();
+fn a_killed_helper_is_replaced_and_nothing_is_missed(mounts: &mut TwoMounts) {
     let watching = Inotifywait::of(&mounts.here);
     for round in 0..5 {
         let helper = helper_of(&mut mounts.here).expect("a helper");
@@ -64,9 +62,7 @@ fn a_mount_killed_in_the_middle_of_it_hangs_nobody() {
     }
 }
 
-#[test]
-fn what_lies_underneath_is_never_touched() {
-    let mounts = TwoMounts::new();
+fn what_lies_underneath_is_never_touched(mounts: &mut TwoMounts) {
     let underneath = mounts.here.to_path_buf();
     let watching = Inotifywait::of(&mounts.here);
     mounts.there.sh("touch precious; mkdir directory").ok();
@@ -84,3 +80,8 @@ fn what_lies_underneath_is_never_touched() {
     std::fs::remove_file(underneath.join("precious")).expect("it is still there");
     std::fs::remove_dir(underneath.join("directory")).expect("it is still there");
 }
+
+on_znoded![|server| &mut super::TwoMounts::on(server);
+    a_killed_helper_is_replaced_and_nothing_is_missed,
+    what_lies_underneath_is_never_touched,
+];

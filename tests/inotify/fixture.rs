@@ -4,22 +4,20 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use znodefs_tests::{Directory, Mount, Process, Ran, Server, Shell, Znoded, binary, wait_for};
+use znodefs_tests::{Directory, Mount, Process, Ran, Server, Shell, binary, wait_for};
 
 /// How long an event may take before a test gives it up; it takes a millisecond.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A server and two mounts: what happens `there` is to be seen `here`.
-pub struct TwoMounts {
+pub struct TwoMounts<'a> {
     pub here: Mount,
     pub there: Mount,
-    // Last, so that it ends after its clients.
-    pub server: Znoded,
+    pub server: &'a dyn Server,
 }
 
-impl TwoMounts {
-    pub fn new() -> TwoMounts {
-        let server = Znoded::start();
+impl TwoMounts<'_> {
+    pub fn on(server: &dyn Server) -> TwoMounts<'_> {
         let (here, there) = (Mount::of(&server.address(), &[]), Mount::of(&server.address(), &[]));
         TwoMounts { here, there, server }
     }

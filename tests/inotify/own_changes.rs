@@ -1,10 +1,10 @@
 //! What is done through a mount is seen there once, as on any file system.
 
+use znodefs_tests::on_znoded;
+
 use crate::fixture::{Inotifywait, TwoMounts};
 
-#[test]
-fn own_changes_are_told_once() {
-    let mounts = TwoMounts::new();
+fn own_changes_are_told_once(mounts: &mut TwoMounts) {
     let watching = Inotifywait::of(&mounts.here);
     mounts.here.sh("mkdir d; rmdir d; touch f; echo x > f; mv f g; rm g").ok();
     // What comes from elsewhere comes behind it.
@@ -25,9 +25,7 @@ fn own_changes_are_told_once() {
     }
 }
 
-#[test]
-fn a_creation_by_suffix_is_told_under_the_name_that_was_made() {
-    let mounts = TwoMounts::new();
+fn a_creation_by_suffix_is_told_under_the_name_that_was_made(mounts: &mut TwoMounts) {
     mounts.here.sh("mkdir q").ok();
     let watching = Inotifywait::of(&mounts.here.join("q"));
     mounts.here.sh("cd q; exec 9<>n-@seq; read -r name <&9; echo x >&9; cat $name").ok();
@@ -42,9 +40,7 @@ fn a_creation_by_suffix_is_told_under_the_name_that_was_made() {
     }
 }
 
-#[test]
-fn writers_on_both_sides_hear_of_each_other_and_agree() {
-    let mounts = TwoMounts::new();
+fn writers_on_both_sides_hear_of_each_other_and_agree(mounts: &mut TwoMounts) {
     let script = "for n in $(seq 1 100); do echo $0-$n > f; done";
     mounts.here.sh(": > f").ok();
     let watching = Inotifywait::of(&mounts.here);
@@ -58,3 +54,9 @@ fn writers_on_both_sides_hear_of_each_other_and_agree() {
     assert_eq!(mounts.here.sh("cat f").ok(), mounts.there.sh("cat f").ok());
     assert_eq!(mounts.here.sh("stat -c %s f").ok(), mounts.there.sh("stat -c %s f").ok());
 }
+
+on_znoded![|server| &mut super::TwoMounts::on(server);
+    own_changes_are_told_once,
+    a_creation_by_suffix_is_told_under_the_name_that_was_made,
+    writers_on_both_sides_hear_of_each_other_and_agree,
+];

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use notify::{Event, EventKind, RecursiveMode, Watcher};
 use znodefs_tests::binaries::python;
-use znodefs_tests::{Directory, Process, wait_for, wait_until};
+use znodefs_tests::{Directory, Process, on_znoded, wait_for, wait_until};
 
 use crate::fixture::{LIMIT, TwoMounts};
 
@@ -14,9 +14,7 @@ use crate::fixture::{LIMIT, TwoMounts};
 const MAKING: &str = "echo one > d/f; mkdir d/sub";
 const REMOVING: &str = "echo two > d/f; rm d/f; rmdir d/sub";
 
-#[test]
-fn the_crate_notify_sees_them() {
-    let mounts = TwoMounts::new();
+fn the_crate_notify_sees_them(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let (sender, events) = mpsc::channel::<notify::Result<Event>>();
     let mut watcher = notify::recommended_watcher(sender).expect("a watcher");
@@ -65,9 +63,7 @@ while True:
     time.sleep(1)
 ";
 
-#[test]
-fn pythons_watchdog_sees_them() {
-    let mounts = TwoMounts::new();
+fn pythons_watchdog_sees_them(mounts: &mut TwoMounts) {
     mounts.there.sh("mkdir d").ok();
     let (watched, directory) = (mounts.here.join("d"), Directory::new());
     let mut command = Command::new(python());
@@ -87,9 +83,7 @@ fn pythons_watchdog_sees_them() {
     }
 }
 
-#[test]
-fn tail_follows_a_file_that_is_replaced_and_appended_to() {
-    let mounts = TwoMounts::new();
+fn tail_follows_a_file_that_is_replaced_and_appended_to(mounts: &mut TwoMounts) {
     mounts.there.sh("echo one > log").ok();
     let directory = Directory::new();
     let mut command = Command::new("tail");
@@ -112,3 +106,9 @@ fn tail_follows_a_file_that_is_replaced_and_appended_to() {
         );
     }
 }
+
+on_znoded![|server| &mut super::TwoMounts::on(server);
+    the_crate_notify_sees_them,
+    pythons_watchdog_sees_them,
+    tail_follows_a_file_that_is_replaced_and_appended_to,
+];

@@ -2,11 +2,12 @@
 
 mod creation;
 mod endings;
+mod sessions;
 
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use znodefs_tests::{Backend, Background, World, on_every_backend, wait_until};
+use znodefs_tests::{Background, World, on_every_backend, wait_until};
 
 /// It takes a hundredth of a second; what a busy machine takes is not under test.
 const SOON: Duration = Duration::from_secs(20);
@@ -139,36 +140,3 @@ on_every_backend!(
     another_users_process_is_refused,
     watchers_are_told_of_the_end,
 );
-
-#[test]
-fn what_a_killed_mount_leaves_goes_with_its_session() {
-    for backend in [Backend::Znoded, Backend::ZooKeeper] {
-        let mut world = World::with_options(backend, &["-o", "session_timeout=4"]);
-        let script = "mkdir lock@pid=$$; exec 9<>member@fd; echo ready; exec sleep 1000";
-        let process = Background::start(&world.mount, script);
-        process.wait_for("ready");
-        world.mount.process().kill();
-        for znode in ["/lock", "/member"] {
-            wait_until_gone(&world, znode);
-        }
-    }
-}
-
-#[test]
-fn a_session_that_has_ended_takes_them_along_and_they_stay_away() {
-    let mut world = World::with_options(Backend::Znoded, &["-o", "session_timeout=4"]);
-    let script =
-        "mkdir lock@pid=$$; exec 9<>member@fd; echo ready; read -r; cat <&9; exec sleep 1000";
-    let process = Background::start(&world.mount, script);
-    process.wait_for("ready");
-    world.mount.process().signal(Signal::SIGSTOP);
-    for znode in ["/lock", "/member"] {
-        wait_until_gone(&world, znode);
-    }
-    world.mount.process().signal(Signal::SIGCONT);
-    assert_eq!(world.sh("echo new > f; ls").ok(), "f\nzookeeper\n");
-    drop(process);
-    world.sh("mkdir lock@pid=$$").ok();
-    wait_until_gone(&world, "/lock");
-    assert_eq!(world.sh("ls").ok(), "f\nzookeeper\n");
-}

@@ -1,13 +1,12 @@
 //! Mount options by their usual names.
 
-use znodefs_tests::{Backend, Mount, World, Znoded};
+use znodefs_tests::{Mount, Server, World, on_znoded};
 
 /// Who runs a command as another user than the one who mounted.
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
 
-#[test]
-fn ro_refuses_every_change_and_reads_on() {
-    let world = World::new(Backend::Znoded);
+fn ro_refuses_every_change_and_reads_on(server: &mut dyn Server) {
+    let world = World::of(server, &[]);
     world.sh("mkdir d; echo x > d/f").ok();
     let read_only = world.mount_again(&["-o", "ro"]);
     assert_eq!(read_only.sh("cat d/f; ls d").ok(), "x\nf\n");
@@ -17,9 +16,8 @@ fn ro_refuses_every_change_and_reads_on() {
     assert_eq!(world.sh("cat d/f").ok(), "x\n");
 }
 
-#[test]
-fn uid_gid_and_umask_are_shown() {
-    let world = World::with_options(Backend::Znoded, &["-o", "uid=1234,gid=5678,umask=027"]);
+fn uid_gid_and_umask_are_shown(server: &mut dyn Server) {
+    let world = World::of(server, &["-o", "uid=1234,gid=5678,umask=027"]);
     world.sh("mkdir d; touch f").ok();
     assert_eq!(world.sh("stat --format='%u %g' d f").ok(), "1234 5678\n1234 5678\n");
     let modes = world.sh("stat --format=%A d f").ok();
@@ -28,9 +26,8 @@ fn uid_gid_and_umask_are_shown() {
     }
 }
 
-#[test]
-fn only_the_mounting_user_sees_the_tree_unless_others_are_allowed() {
-    let world = World::new(Backend::Znoded);
+fn only_the_mounting_user_sees_the_tree_unless_others_are_allowed(server: &mut dyn Server) {
+    let world = World::of(server, &[]);
     world.sh("echo x > f").ok();
     let list = |mount: &Mount| {
         // Others must be able to reach the mountpoint itself.
@@ -45,17 +42,14 @@ fn only_the_mounting_user_sees_the_tree_unless_others_are_allowed() {
     assert_eq!(list(&open).ok(), "x\n");
 }
 
-#[test]
-fn strict_chmod_refuses_what_no_credentials_can_keep() {
-    let world = World::with_options(Backend::Znoded, &["-o", "strict_chmod"]);
+fn strict_chmod_refuses_what_no_credentials_can_keep(server: &mut dyn Server) {
+    let world = World::of(server, &["-o", "strict_chmod"]);
     world.sh("touch f").ok();
     world.sh("chmod 600 f").fails("Operation not permitted");
 }
 
-#[test]
-fn credentials_close_what_chmod_closes() {
-    let server = Znoded::start();
-    let address = znodefs_tests::Server::address(&server);
+fn credentials_close_what_chmod_closes(server: &mut dyn Server) {
+    let address = server.address();
     let directory = znodefs_tests::Directory::new();
     let file = directory.join("credentials");
     std::fs::write(&file, "digest:user:password\n").unwrap();
@@ -72,11 +66,9 @@ fn credentials_close_what_chmod_closes() {
     others.sh("echo x > f").fails("Permission denied");
 }
 
-#[test]
-fn options_of_fstab_are_ignored_and_dashes_are_underscores() {
-    let server = Znoded::start();
+fn options_of_fstab_are_ignored_and_dashes_are_underscores(server: &mut dyn Server) {
     let options = "_netdev,nofail,noauto,user,x-systemd.automount,nosuid,nodev,rw,allow-other";
-    let address = znodefs_tests::Server::address(&server);
+    let address = server.address();
     let mount = Mount::of(&address, &["-o", options]);
     let table = mount.table_entry().unwrap();
     assert_eq!(table.file_system_type, "fuse.znodefs");
@@ -84,12 +76,21 @@ fn options_of_fstab_are_ignored_and_dashes_are_underscores() {
     mount.sh("echo x > f; cat f").ok();
 }
 
-#[test]
-fn a_chroot_in_the_source_is_the_root_of_the_mount() {
-    let world = World::new(Backend::Znoded);
+fn a_chroot_in_the_source_is_the_root_of_the_mount(server: &mut dyn Server) {
+    let world = World::of(server, &[]);
     world.sh("mkdir --parents apps/one; echo x > apps/one/f; echo y > outside").ok();
     let mount = Mount::of(&format!("{}/apps/one", world.address), &[]);
     assert_eq!(mount.sh("ls; cat f").ok(), "f\nx\n");
     mount.sh("mkdir new; mv f new/g").ok();
     assert_eq!(world.sh("cat apps/one/new/g").ok(), "x\n");
 }
+
+on_znoded![
+    ro_refuses_every_change_and_reads_on,
+    uid_gid_and_umask_are_shown,
+    only_the_mounting_user_sees_the_tree_unless_others_are_allowed,
+    strict_chmod_refuses_what_no_credentials_can_keep,
+    credentials_close_what_chmod_closes,
+    options_of_fstab_are_ignored_and_dashes_are_underscores,
+    a_chroot_in_the_source_is_the_root_of_the_mount,
+];

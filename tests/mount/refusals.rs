@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use znodefs_tests::{Backend, Mount, World};
+use znodefs_tests::{Backend, Mount, Server, World, on_znoded};
 
 /// What the mount has logged about refusals since the last call.
 struct Log<'a> {
@@ -37,9 +37,8 @@ impl Log<'_> {
     }
 }
 
-#[test]
-fn a_suffix_that_makes_no_sense_is_told_with_what_would() {
-    let mut world = World::new(Backend::Znoded);
+fn a_suffix_that_makes_no_sense_is_told_with_what_would(server: &mut dyn Server) {
+    let mut world = World::of(server, &[]);
     world.sh("mkdir d; touch plain").ok();
     let mut log = Log::of(&mut world.mount);
     for (name, reason) in [
@@ -65,9 +64,8 @@ fn a_suffix_that_makes_no_sense_is_told_with_what_would() {
     assert_eq!(world.client().children("/d"), [""; 0]);
 }
 
-#[test]
-fn a_process_that_cannot_be_followed_is_told_with_the_reason() {
-    let mut world = World::with_options(Backend::Znoded, &["-o", "allow_other"]);
+fn a_process_that_cannot_be_followed_is_told_with_the_reason(server: &mut dyn Server) {
+    let mut world = World::of(server, &["-o", "allow_other"]);
     let mut log = Log::of(&mut world.mount);
     log.refuses("mkdir a@pid=4194304", "No such process", &["/a: ", "4194304"]);
     let ended = "sh -c 'exit 0' & pid=$!; wait; mkdir a@pid=$pid";
@@ -80,9 +78,8 @@ fn a_process_that_cannot_be_followed_is_told_with_the_reason() {
     assert_eq!(world.client().stat("/a"), None);
 }
 
-#[test]
-fn an_acl_that_makes_no_sense_is_told_with_the_form() {
-    let mut world = World::new(Backend::Znoded);
+fn an_acl_that_makes_no_sense_is_told_with_the_form(server: &mut dyn Server) {
+    let mut world = World::of(server, &[]);
     world.sh("mkdir d; echo x > d/f").ok();
     let mut log = Log::of(&mut world.mount);
     for (text, reason) in [
@@ -104,10 +101,9 @@ fn an_acl_that_makes_no_sense_is_told_with_the_form() {
     world.sh("setfattr -x user.znode.acl d/f").fails("Operation not supported");
 }
 
-#[test]
-fn a_value_over_the_limit_in_many_writes_is_told_once() {
+fn a_value_over_the_limit_in_many_writes_is_told_once(server: &mut dyn Server) {
     const LIMIT: usize = 1_047_551;
-    let mut world = World::new(Backend::Znoded);
+    let mut world = World::of(server, &[]);
     let mut file = File::create(world.path("f")).unwrap();
     let chunk = [7; 4096];
     let whole = LIMIT / chunk.len();
@@ -138,3 +134,10 @@ fn a_time_to_live_that_the_servers_do_not_allow_is_told_with_their_setting() {
     let mut log = Log::of(&mut world.mount);
     log.refuses("mkdir a@ttl=30s", "Operation not supported", &["/a: ", "extendedTypesEnabled"]);
 }
+
+on_znoded![
+    a_suffix_that_makes_no_sense_is_told_with_what_would,
+    a_process_that_cannot_be_followed_is_told_with_the_reason,
+    an_acl_that_makes_no_sense_is_told_with_the_form,
+    a_value_over_the_limit_in_many_writes_is_told_once,
+];

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::left_out::{LeftOut, left_out};
+use super::exceptions::{Exception, Listed, exceptions};
 use super::{Restarted, loss};
 use crate::deadline::pause;
 use crate::{Random, Server};
@@ -51,12 +51,15 @@ struct Figures {
 /// Runs the tests of a module on ensembles whose members are restarted.
 ///
 /// # Panics
-/// If a test fails, or the list of those left out names one that is not there.
+/// If a test fails.
 pub fn pass(module: &str, cases: &[Case]) {
     let module = module.strip_suffix("::restarts").unwrap_or(module);
-    let listed: Vec<LeftOut> = left_out().into_iter().filter(|one| one.module == module).collect();
-    let is_left_out = |case: &Case| listed.iter().any(|one| one.names(module, case.name));
-    let mut cases: Vec<Case> = cases.iter().copied().filter(|case| !is_left_out(case)).collect();
+    let listed: Vec<Listed> = exceptions().into_iter().filter(|one| one.module == module).collect();
+    let is = |exception: Exception, case: &Case| {
+        listed.iter().any(|one| one.exception == exception && one.names(module, case.name))
+    };
+    let mut cases: Vec<Case> = cases.to_vec();
+    cases.retain(|case| !is(Exception::LeftOut, case));
     let mut random = Random::announced();
     match std::env::var(CHOICE).ok().as_deref() {
         Some("all") => {}
@@ -71,7 +74,7 @@ pub fn pass(module: &str, cases: &[Case]) {
     for case in cases {
         eprintln!("{module}::{}", case.name);
         figures.tests += 1;
-        figures.run(&case, &mut random);
+        figures.run(&case, is(Exception::LeaderStays, &case), &mut random);
     }
     let summary = format!(
         "{module}: {} tests, {} rounds, {} restarts; {} rounds met no restart, {} were inconclusive",
@@ -91,10 +94,10 @@ pub fn pass(module: &str, cases: &[Case]) {
 
 impl Figures {
     /// Runs a test until it has passed while a member was down, or failed.
-    fn run(&mut self, case: &Case, random: &mut Random) {
+    fn run(&mut self, case: &Case, leader_stays: bool, random: &mut Random) {
         let (mut untouched, mut inconclusive) = (0, 0);
         loop {
-            let mut server = Restarted::start(random);
+            let mut server = Restarted::start(leader_stays, random);
             pause(Duration::from_millis(random.between(0, HEAD_START_MS)));
             let (before, was_restarting) = (server.count(), server.is_restarting());
             loss::forget();

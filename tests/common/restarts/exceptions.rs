@@ -1,14 +1,27 @@
-//! The list of tests of clients that are not run on such an ensemble, each with its reason.
+//! The list of tests of clients that are not run on such an ensemble, or not with every restart, each with
+//! its reason.
 
-const LIST: &str = include_str!("left_out.txt");
+const LIST: &str = include_str!("exceptions.txt");
+
+/// What is different for a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// It is not run.
+    LeftOut,
+    /// The leader stays: a new one grants every session its whole timeout once more, so that none would
+    /// expire.
+    LeaderStays,
+}
 
 /// One line of the list.
 #[derive(Clone, Copy, Debug)]
-pub struct LeftOut {
+pub struct Listed {
     /// `binary::module`, without a module for what is in the binary's first file.
     pub module: &'static str,
     /// The test's function; `*` for all of the module's.
     pub test: &'static str,
+    /// What is different.
+    pub exception: Exception,
     /// Why.
     pub reason: &'static str,
 }
@@ -16,20 +29,24 @@ pub struct LeftOut {
 /// All lines.
 ///
 /// # Panics
-/// If a line is not `MODULE::TEST | REASON`.
-pub fn left_out() -> Vec<LeftOut> {
+/// If a line has not the list's form.
+pub fn exceptions() -> Vec<Listed> {
     let lines = LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let parse = |line: &'static str| {
-        let (name, reason) = line.split_once(" | ")?;
-        let (module, test) = name.trim().rsplit_once("::")?;
-        Some(LeftOut { module, test, reason: reason.trim() })
+        let mut columns = line.splitn(3, '|').map(str::trim);
+        let (module, test) = columns.next()?.rsplit_once("::")?;
+        let exception = match columns.next()? {
+            "left out" => Exception::LeftOut,
+            "the leader stays" => Exception::LeaderStays,
+            _ => return None,
+        };
+        Some(Listed { module, test, exception, reason: columns.next()? })
     };
-    lines
-        .map(|line| parse(line).unwrap_or_else(|| panic!("no MODULE::TEST | REASON: {line}")))
-        .collect()
+    let form = "MODULE::TEST | left out or the leader stays | REASON";
+    lines.map(|line| parse(line).unwrap_or_else(|| panic!("not {form}: {line}"))).collect()
 }
 
-impl LeftOut {
+impl Listed {
     /// Whether it names this test.
     pub fn names(&self, module: &str, test: &str) -> bool {
         self.module == module && (self.test == "*" || self.test == test)

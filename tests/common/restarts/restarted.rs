@@ -40,8 +40,9 @@ enum Event {
 }
 
 impl Restarted {
-    /// Starts them with empty directories; once all serve, the first restart is not far.
-    pub fn start(random: &mut Random) -> Restarted {
+    /// Starts them with empty directories; once all serve, the first restart is not far. The leader may be
+    /// left alone.
+    pub fn start(leader_stays: bool, random: &mut Random) -> Restarted {
         let ensemble = Ensemble::start(VOTERS, 0);
         let servers = ensemble.connect_string();
         let ensemble = Arc::new(Mutex::new(ensemble));
@@ -51,6 +52,7 @@ impl Restarted {
             ensemble: ensemble.clone(),
             events: events.clone(),
             stopped,
+            leader_stays,
             random: Random::from_seed(random.next_u64()),
         };
         let thread = Some(std::thread::spawn(move || restarter.run()));
@@ -122,6 +124,7 @@ struct Restarter {
     ensemble: Arc<Mutex<Ensemble>>,
     events: Arc<Mutex<Vec<Event>>>,
     stopped: Receiver<()>,
+    leader_stays: bool,
     random: Random,
 }
 
@@ -144,7 +147,12 @@ impl Restarter {
     fn restart(&mut self) -> bool {
         let ensemble = self.ensemble.clone();
         let mut ensemble = ensemble.lock();
-        let victim = self.random.between(1, u64::from(VOTERS) + 1) as u8;
+        let mut candidates = ensemble.ids();
+        if self.leader_stays {
+            let leader = ensemble.leader();
+            candidates.retain(|id| *id != leader);
+        }
+        let victim = candidates[self.random.between(0, candidates.len() as u64) as usize];
         let is_killed = self.random.between(0, 2) == 0;
         let how = if is_killed { "kill -9" } else { "SIGTERM" };
         self.events.lock().push(Event::Ending(format!("{how} of member {victim}")));
