@@ -173,19 +173,40 @@ impl RemoteChanges {
     }
 
     /// The next changes, at most `length_max` of one directory. Nothing else of it is given out
-    /// until it is done.
+    /// until it is done. A directory's end comes after the ends of what was in it.
     pub fn take(&mut self, length_max: usize) -> Option<Batch> {
-        let directory = self.ready.pop_front()?;
-        let queue = self.directories.get_mut(&directory)?;
-        let count = length_max.min(queue.order.len());
-        let mut changes = Vec::with_capacity(count);
-        for znode in queue.order.drain(..count) {
-            let Some(remote) = queue.changes.remove(&znode) else { continue };
-            queue.in_progress.insert(znode.clone());
-            changes.push((znode, remote));
+        for _ in 0..self.ready.len() {
+            let directory = self.ready.pop_front()?;
+            let count = self.ready_length(&directory, length_max);
+            if count == 0 {
+                self.ready.push_back(directory);
+                continue;
+            }
+            let queue = self.directories.get_mut(&directory)?;
+            let mut changes = Vec::with_capacity(count);
+            for znode in queue.order.drain(..count) {
+                let Some(remote) = queue.changes.remove(&znode) else { continue };
+                queue.in_progress.insert(znode.clone());
+                changes.push((znode, remote));
+            }
+            self.count -= changes.len();
+            return Some(Batch { directory, changes });
         }
-        self.count -= changes.len();
-        Some(Batch { directory, changes })
+        None
+    }
+
+    /// How many changes of a directory come before the first that has to wait.
+    fn ready_length(&self, directory: &str, length_max: usize) -> usize {
+        let Some(queue) = self.directories.get(directory) else { return 0 };
+        let may_be_told = |znode: &&Arc<str>| {
+            let is_gone = queue
+                .changes
+                .get(*znode)
+                .is_some_and(|remote| remote.last == Some(Happening::Deleted));
+            // The root's own queue is that of its children too.
+            !is_gone || &***znode == directory || !self.directories.contains_key(*znode)
+        };
+        queue.order.iter().take(length_max).take_while(may_be_told).count()
     }
 
     /// A batch of this directory has been replayed.
@@ -259,6 +280,28 @@ mod tests {
         changes.done(&first.directory);
         assert!(!changes.is_pending("/a/1"));
         assert_eq!(names(&changes.take(2).unwrap()), ["/a/3"]);
+    }
+
+    #[test]
+    fn a_directory_ends_after_what_was_in_it() {
+        let mut changes = RemoteChanges::default();
+        note(&mut changes, "/d", Happening::Created, 1);
+        note(&mut changes, "/e", Happening::Changed, 2);
+        note(&mut changes, "/e/f", Happening::Deleted, 3);
+        note(&mut changes, "/e", Happening::Deleted, 4);
+        note(&mut changes, "/g", Happening::Created, 5);
+        let top = changes.take(10).unwrap();
+        assert_eq!(top.changes.len(), 1, "the end of /e waits, and what came after it");
+        let inside = changes.take(10).unwrap();
+        assert_eq!(&*inside.changes[0].0, "/e/f");
+        changes.done(&top.directory);
+        assert_eq!(changes.take(10), None);
+        changes.done(&inside.directory);
+        let rest = changes.take(10).unwrap();
+        let names: Vec<_> = rest.changes.iter().map(|(znode, _)| &**znode).collect();
+        assert_eq!(names, ["/e", "/g"]);
+        changes.done(&rest.directory);
+        assert!(changes.is_empty());
     }
 
     #[test]

@@ -33,6 +33,17 @@ fn changes_by_znode_arrive_once_each(mounts: &mut TwoMounts) {
     watching.expect(&expected);
 }
 
+fn locks_are_not_announced_where_they_are_not_listed(mounts: &mut TwoMounts) {
+    let watching = Inotifywait::of(&mounts.here);
+    mounts.there.sh("touch f; flock f true; touch last").ok();
+    let events = watching.wait_for("CREATE last");
+    assert!(!events.iter().any(|event| event.contains("znodefs")), "{events:#?}");
+    // Who looks at them is told.
+    let watching = Inotifywait::of(&mounts.here.join("znodefs/locks"));
+    mounts.there.sh("flock f true; touch other; flock other true").ok();
+    watching.wait_for("CREATE,ISDIR %2Fother");
+}
+
 fn a_file_that_was_looked_for_in_vain_appears(mounts: &mut TwoMounts) {
     mounts.here.sh("! test -e f && ! test -e d && ! test -e f@dir").ok();
     let watching = Inotifywait::of(&mounts.here);
@@ -148,6 +159,7 @@ fn what_happens_in_directories_that_nobody_looked_into_is_no_business_of_ours(
 on_znoded![|server| &mut super::TwoMounts::on(server);
     files_and_directories_of_another_mount_come_change_and_go,
     changes_by_znode_arrive_once_each,
+    locks_are_not_announced_where_they_are_not_listed,
     a_file_that_was_looked_for_in_vain_appears,
     a_watched_file_tells_of_its_changes_and_its_end,
     the_data_of_a_directory_come_change_and_go,

@@ -134,12 +134,15 @@ impl Filesystem {
         self.is_caching() && !status::is_status(number) && self.has_told_listing(number)
     }
 
+    /// Whether a name is neither listed nor announced: it is for the mounts themselves.
+    pub(super) fn is_hidden(&self, directory: &str, name: &str) -> bool {
+        name == OWN_ZNODE && directory == "/" && self.znodes.service().chroot().is_empty()
+    }
+
     async fn take_names(&self, directory: &Directory) -> Result<Listing, Errno> {
         let (children, stat) = match self.znodes.children(&directory.path).await {
             Ok((mut children, stat)) => {
-                if directory.is_root() && self.znodes.service().chroot().is_empty() {
-                    children.retain(|name| name != OWN_ZNODE);
-                }
+                children.retain(|name| !self.is_hidden(&directory.path, name));
                 (children, stat)
             }
             Err(ServiceError::Code(ErrorCode::NoNode)) => return Ok(Listing::default()),

@@ -94,6 +94,9 @@ impl Filesystem {
         for directory in parents.filter(|inode| inode.view.is_directory()) {
             let Some(shown_path) = inodes.shown_path(directory.number) else { continue };
             let Some(shown) = naming::file_name(name, directory.number == ROOT) else { continue };
+            if self.is_hidden(&directory.path, name) {
+                continue;
+            }
             let parent = directory.number;
             let mut place = Place { parent, shown_path, znode, told, missed, steps: &mut steps };
             let as_directory = format!("{shown}@dir");
