@@ -49,20 +49,17 @@ impl Changer {
         if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return false;
         }
-        let ids = ensemble.ids();
-        let any = |random: &mut Random| random.between(0, ids.len() as u64) as usize;
-        let (first, subject) = (any(random), ids[any(random)]);
-        let asked: Vec<String> = ids[first..]
-            .iter()
-            .chain(&ids[..first])
-            .copied()
-            .map(|id| ensemble.address(id))
-            .collect();
-        let (line, votes) = (ensemble.line(subject).to_string(), random.between(0, 3) > 0);
+        let mut ids = ensemble.ids();
+        for place in (1..ids.len()).rev() {
+            ids.swap(place, random.between(0, place as u64 + 1) as usize);
+        }
+        let asked: Vec<String> = ids.iter().rev().map(|id| ensemble.address(*id)).collect();
+        let mut wish = |id: u8| (id, random.between(0, 3) > 0, ensemble.line(id).to_string());
+        let wishes: Vec<Wish> = ids.into_iter().map(&mut wish).collect();
         let made = Arc::clone(&self.made);
         self.thread = Some(std::thread::spawn(move || {
             // Some are not there; whoever answers is the last one asked.
-            let mut answers = asked.iter().map(|asked| change_one(asked, (subject, votes), &line));
+            let mut answers = asked.iter().map(|asked| change_one(asked, &wishes));
             if answers.find_map(|answer| answer) == Some(true) {
                 made.fetch_add(1, Ordering::Relaxed);
             }
@@ -112,27 +109,35 @@ impl Changer {
     }
 }
 
-/// Whether a change of one member was made; `None` if nobody was asked.
-fn change_one(asked: &str, (id, votes): Member, line: &str) -> Option<bool> {
+/// What may be made of a member: its id, whether it is to vote, and its line.
+type Wish = (u8, bool, String);
+
+/// Grants the first wish that can be granted; whether that was done, `None` if nobody was asked.
+fn change_one(asked: &str, wishes: &[Wish]) -> Option<bool> {
     let mut client = superuser(asked)?;
     let members = members(&mut client)?;
     let voters = members.iter().filter(|(_, votes)| *votes).count();
-    let present = members.iter().find(|member| member.0 == id).map(|member| member.1);
     let spare = voters > VOTERS_MIN;
-    let line = with_role(line, votes);
-    let leaving = id.to_string();
-    let (joining, leaving) = match present {
-        // One in two comes to go altogether.
-        Some(true) if spare && votes => (None, Some(leaving.as_str())),
-        Some(true) if spare => (Some(line.as_str()), None),
-        Some(true) => return Some(false),
-        Some(false) if votes => (Some(line.as_str()), None),
-        Some(false) => (None, Some(leaving.as_str())),
-        None => (Some(line.as_str()), None),
-    };
-    let request = Request::Reconfig { joining, leaving, new_members: None, current_config_id: -1 };
-    // Without an answer nobody knows.
-    Some(client.try_call(&request).is_ok_and(|answer| answer.is_ok()))
+    for (id, votes, line) in wishes {
+        let line = with_role(line, *votes);
+        let present = members.iter().find(|member| member.0 == *id).map(|member| member.1);
+        let goes = match present {
+            Some(true) if !spare => continue,
+            // Whoever is to vote and does, or is not to and does not, is to go altogether.
+            Some(now) => now == *votes,
+            None => false,
+        };
+        let leaving = id.to_string();
+        let (joining, leaving) = match goes {
+            true => (None, Some(leaving.as_str())),
+            false => (Some(line.as_str()), None),
+        };
+        let request =
+            Request::Reconfig { joining, leaving, new_members: None, current_config_id: -1 };
+        // Without an answer nobody knows.
+        return Some(client.try_call(&request).is_ok_and(|answer| answer.is_ok()));
+    }
+    Some(false)
 }
 
 /// A `server.N` line that gives this role.

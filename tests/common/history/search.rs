@@ -2,7 +2,8 @@
 //! the writes of unknown outcome, or none, such that each write found its condition fulfilled and each
 //! reply shows what the writes before it have made. Because zxids place everything that was answered,
 //! the search (Wing and Gong's, with Lowe's memory of what has failed) goes back and forth only over
-//! the few writes that neither a reply nor anything shown gives away. No I/O.
+//! the few writes that neither a reply nor anything shown gives away. Of those that nobody could tell
+//! from each other one is tried, and nothing before a point from which on all is the same. No I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -116,6 +117,8 @@ impl Used {
 
 struct Search<'a> {
     timeline: &'a Timeline,
+    /// For each unknown write the kind that it is of: nobody can tell those of one kind from each other.
+    kinds: Vec<usize>,
     state: State,
     trace: Vec<(Zxid, Change, bool)>,
     farthest: usize,
@@ -125,8 +128,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn new(timeline: &Timeline) -> Search<'_> {
-        let obstacle = (None, String::new());
-        Search { timeline, state: None, trace: Vec::new(), farthest: 0, obstacle }
+        let (kinds, obstacle) = (kinds(timeline), (None, String::new()));
+        Search { timeline, kinds, state: None, trace: Vec::new(), farthest: 0, obstacle }
     }
 
     fn run(&mut self) -> Verdict {
@@ -141,7 +144,13 @@ impl Search<'_> {
                 forks.push(Fork { at, state, used, trace_length, next: 0 });
             }
             match self.pass(point) {
-                Ok(()) => at += 1,
+                Ok(()) => {
+                    if self.is_settled(point, &used) {
+                        forks.clear();
+                        tried.clear();
+                    }
+                    at += 1;
+                }
                 Err(why) => {
                     if at >= self.farthest {
                         (self.farthest, self.obstacle) = (at, (self.state.clone(), why));
@@ -165,6 +174,39 @@ impl Search<'_> {
         (last, self.timeline.points[at].zxid)
     }
 
+    /// Whether another past would make no difference any more: the znode is known as a whole, and no
+    /// unknown write was used up that could still be of use.
+    fn is_settled(&self, point: &Point, used: &Used) -> bool {
+        let is_known = matches!(&point.what, What::Sight(Sight::Absent | Sight::Shown(_, Some(_))));
+        is_known
+            && self.timeline.optional.iter().enumerate().all(|(number, optional)| {
+                !used.has(number) || optional.before.is_some_and(|before| before <= point.zxid)
+            })
+    }
+
+    /// Whether there is another unknown write of the same kind that may be done wherever this one may:
+    /// whatever this one explains, that one does.
+    fn is_needless(&self, number: usize, fork: &Fork) -> bool {
+        let bounds = |number: usize| {
+            let Optional { after, before, .. } = &self.timeline.optional[number];
+            (*after, before.unwrap_or(Zxid(i64::MAX)))
+        };
+        let (after, before) = bounds(number);
+        let mut others = self.kinds.iter().enumerate();
+        others.any(|(other, kind)| {
+            let is_earlier = || {
+                let theirs = bounds(other);
+                let is_within = theirs.0 <= after && theirs.1 <= before;
+                is_within && (theirs != (after, before) || other < number)
+            };
+            other != number
+                && *kind == self.kinds[number]
+                && !fork.used.has(other)
+                && is_earlier()
+                && self.fits(&self.timeline.optional[other], fork.at)
+        })
+    }
+
     fn may_fork(&self, at: usize, used: &Used) -> bool {
         let optional = self.timeline.optional.iter().enumerate();
         optional.into_iter().any(|(number, one)| !used.has(number) && self.fits(one, at))
@@ -186,7 +228,10 @@ impl Search<'_> {
                 let number = fork.next;
                 fork.next += 1;
                 let optional = &self.timeline.optional[number];
-                if fork.used.has(number) || !self.fits(optional, fork.at) {
+                if fork.used.has(number)
+                    || !self.fits(optional, fork.at)
+                    || self.is_needless(number, fork)
+                {
                     continue;
                 }
                 let last = self.gap(fork.at).0.max(optional.after);
@@ -267,6 +312,37 @@ impl Search<'_> {
         );
         (rule, description)
     }
+}
+
+/// For each unknown write the first one that does the same, as far as anything shown can tell: data that
+/// nobody was shown has a length and no more.
+fn kinds(timeline: &Timeline) -> Vec<usize> {
+    let shown: HashSet<&Value> = timeline
+        .points
+        .iter()
+        .filter_map(|point| match &point.what {
+            What::Sight(Sight::Shown(_, data)) => data.as_ref(),
+            _ => None,
+        })
+        .collect();
+    let blurred = |act: &Act| {
+        let mut act = act.clone();
+        let mut length = None;
+        if let Act::Create { data, .. } | Act::Set { data, .. } = &mut act
+            && !shown.contains(data)
+        {
+            length = data.take().map(|data| data.len());
+        }
+        (act, length)
+    };
+    let mut firsts = HashMap::new();
+    let optional = timeline.optional.iter().enumerate();
+    optional
+        .map(|(number, optional)| {
+            let acts: Vec<_> = optional.acts.iter().map(blurred).collect();
+            *firsts.entry(acts).or_insert(number)
+        })
+        .collect()
 }
 
 /// The state behind unknown writes done somewhere after `last`; `None` if they could not be done, or

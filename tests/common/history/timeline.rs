@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What was done to a znode.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Act {
     /// It was created.
     Create { data: Value, client: ClientId, owner: SessionId, ephemeral: bool },

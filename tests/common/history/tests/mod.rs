@@ -168,3 +168,44 @@ fn a_violation_shows_the_history_of_the_znode_around_it() {
 fn an_answer_that_says_that_the_connection_was_lost_leaves_the_outcome_open() {
     assert_eq!(Outcome::of(Zxid(5), Err(ErrorCode::ConnectionLoss)), Outcome::Unknown);
 }
+
+/// During an outage many lose their writes to one znode; some of them were done.
+#[test]
+fn an_outage_with_many_unknown_writes_is_decided() {
+    let (mut history, one, other) = two_clients();
+    let writers: Vec<ClientId> = (0..40).map(|_| history.client()).collect();
+    for round in 0..3 {
+        let zxid = 100 * (round + 1);
+        for (number, writer) in writers.iter().enumerate() {
+            let asked = match number % 4 {
+                0 => Request::Delete { path: "/a", version: -1 },
+                1 => create("/a", "lost", CreateMode::Persistent),
+                _ => set("lost"),
+            };
+            let lost = history.invoke(*writer, NOW, &asked);
+            history.lose(lost, NOW);
+        }
+        // Deleted, created and set eleven times: by whom, nobody knows.
+        let now = stat(zxid - 20, zxid, 12, 4);
+        done(&mut history, one, &set("last"), zxid, &Response::Stat(now));
+        done(&mut history, other, &GET, zxid, &data("last", now));
+        assert_rules(&history, &[]);
+    }
+}
+
+#[test]
+fn more_changes_than_anybody_has_asked_for_are_found_among_many_unknown_writes() {
+    for (version, rules) in
+        [(26, vec![]), (27, vec!["replies show what the writes before them have made"])]
+    {
+        let (mut history, one, _) = two_clients();
+        for _ in 0..25 {
+            let writer = history.client();
+            let lost = history.invoke(writer, NOW, &set("lost"));
+            history.lose(lost, NOW);
+        }
+        let answer = Response::Stat(stat(5, 9, version, 4));
+        done(&mut history, one, &set("last"), 9, &answer);
+        assert_rules(&history, &rules);
+    }
+}
