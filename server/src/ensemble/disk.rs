@@ -14,7 +14,8 @@ use super::membership;
 use super::message::SharedIdentity;
 use crate::persistence::disk::{Operation, remove_if_there};
 use crate::persistence::{
-    self, Committed, CommittedFile, Disk, LogEvent, LogHandle, Storage, StorageError, StorageParts,
+    self, Committed, CommittedFile, Disk, EnsembleId, LogEvent, LogHandle, ReplicaIdentity,
+    Storage, StorageError, StorageParts,
 };
 use crate::replica::Event;
 use crate::replica::core_thread::Backend;
@@ -167,8 +168,8 @@ impl MemberDisk {
                 let (own, leader) = (own.to_string(), ensemble_id.to_string());
                 return Err(DiskError::OtherEnsemble { own, leader });
             }
-            info!("ensemble {own} was never formed: this replica leaves it");
-            self.leave()?;
+            info!("ensemble {own} was never formed: this replica leaves it for {ensemble_id}");
+            self.change_over(own, ensemble_id)?;
         }
         recovery::write_password_key(&self.disks, ensemble_id, &identity.key())?;
         if let Some(mut storage) = self.unjoined.take() {
@@ -233,20 +234,24 @@ impl MemberDisk {
         })
     }
 
-    /// Gives up what makes this a member of its ensemble. A promise made in it binds nobody: who
-    /// leaves has not acknowledged that ensemble's leader, and never will.
-    fn leave(&mut self) -> Result<(), DiskError> {
+    /// Becomes a member of another ensemble instead of one that was never formed, in one step on disk.
+    /// A promise made there binds nobody: who leaves has not acknowledged that ensemble's leader, and
+    /// never will. Without room for that step nothing has changed.
+    fn change_over(&mut self, left: EnsembleId, to: EnsembleId) -> Result<(), DiskError> {
+        let replica_id = u64::from(self.service.config.server_id.0);
+        let identity = ReplicaIdentity { ensemble_id: to, replica_id };
+        identity.write_over(left, &*self.disks.data).map_err(StorageError::from)?;
+        // Until its key is written as well the leader is asked again.
+        self.identity = None;
         if let Some(mut backend) = self.joined.take() {
             backend.close();
         }
-        membership::remove(&self.disks)?;
-        let storage = Storage::leave(
+        let storage = Storage::open(
             Arc::clone(&self.disks.data),
             Arc::clone(&self.disks.log),
             recovery::member_storage_options(&self.service.config),
         )?;
-        self.unjoined = Some(storage);
-        Ok(())
+        self.join(storage.into_parts()?)
     }
 
     fn join(&mut self, parts: StorageParts) -> Result<(), DiskError> {

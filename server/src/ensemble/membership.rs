@@ -24,7 +24,6 @@ use crate::config::ensemble::{
     self, HostPort, Member, MemberRole, member_lines, parse_members, parse_version,
 };
 use crate::link::Plane;
-use crate::persistence::disk::remove_if_there;
 use crate::persistence::file_header::{FileHeader, FileKind};
 use crate::persistence::{EnsembleId, EpochError, Storage, StorageError, small_file};
 use crate::replica::core_thread::CoreResult;
@@ -181,12 +180,6 @@ pub(crate) fn check_alone(
     let voters: Vec<String> = kept.voters().iter().map(|voter| format!("server.{voter}")).collect();
     let path = disks.data.path().to_owned();
     Err(StartError::NotAlone { path, voters: voters.join(" ") })
-}
-
-/// Removes what was kept, durably.
-pub(super) fn remove(disks: &Disks) -> Result<(), StorageError> {
-    remove_if_there(&*disks.data, CONFIGURATION_NAME)?;
-    Ok(disks.data.sync_dir()?)
 }
 
 fn one_line(ensemble: &Ensemble) -> String {

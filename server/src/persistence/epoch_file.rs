@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 use znodefs::{Epoch, Zxid};
 
-use super::disk::{Disk, DiskError, remove_if_there};
+use super::disk::{Disk, DiskError};
 use super::file_header::{EnsembleId, FileHeader, FileKind};
 use super::small_file::{self, SmallFileError};
 use crate::codec::{self, CodecError};
@@ -23,6 +23,8 @@ const IDENTITY_NAME: &str = "identity";
 
 /// In the header of currentEpoch.
 const DISTRUSTED: u32 = 1;
+/// In the header of the identity: it also says which ensemble was left for this one.
+const LEFT_ANOTHER: u32 = 1;
 
 /// Why epochs or identity cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,14 +103,6 @@ impl EpochFiles {
             (_, epoch) => (epoch, Epoch(0)),
         };
         Ok(EpochFiles { disk, ensemble_id, accepted, current, distrusted })
-    }
-
-    /// Removes both files, durably.
-    pub fn remove(disk: &dyn Disk) -> Result<(), DiskError> {
-        for name in [ACCEPTED_EPOCH_NAME, CURRENT_EPOCH_NAME] {
-            remove_if_there(disk, name)?;
-        }
-        disk.sync_dir()
     }
 
     /// Whose epochs they are.
@@ -208,23 +202,37 @@ struct IdentityPayload {
     replica_id: u64,
 }
 
+/// What follows where another ensemble was left.
+#[derive(Serialize, Deserialize)]
+struct ChangedPayload {
+    replica_id: u64,
+    left: [u8; 16],
+}
+
 impl ReplicaIdentity {
     /// Reads the identity; `None` when there is none yet.
     pub fn read(disk: &dyn Disk) -> Result<Option<ReplicaIdentity>, EpochError> {
+        Ok(Self::read_with_left(disk)?.map(|(identity, _)| identity))
+    }
+
+    /// Reads the identity, and which ensemble the replica left for this one, all of whose files are
+    /// void.
+    pub(super) fn read_with_left(
+        disk: &dyn Disk,
+    ) -> Result<Option<(ReplicaIdentity, Option<EnsembleId>)>, EpochError> {
         let Some((header, payload)) =
             small_file::read(disk, IDENTITY_NAME, FileKind::Identity, None)?
         else {
             return Ok(None);
         };
-        let payload: IdentityPayload = decode(disk, IDENTITY_NAME, &payload)?;
-        let ensemble_id = header.ensemble_id;
-        Ok(Some(ReplicaIdentity { ensemble_id, replica_id: payload.replica_id }))
-    }
-
-    /// Removes the identity, durably.
-    pub fn remove(disk: &dyn Disk) -> Result<(), DiskError> {
-        remove_if_there(disk, IDENTITY_NAME)?;
-        disk.sync_dir()
+        let (replica_id, left) = match header.flags & LEFT_ANOTHER {
+            0 => (decode::<IdentityPayload>(disk, IDENTITY_NAME, &payload)?.replica_id, None),
+            _ => {
+                let changed: ChangedPayload = decode(disk, IDENTITY_NAME, &payload)?;
+                (changed.replica_id, Some(EnsembleId(changed.left)))
+            }
+        };
+        Ok(Some((ReplicaIdentity { ensemble_id: header.ensemble_id, replica_id }, left)))
     }
 
     /// Writes the identity; durable when it returns.
@@ -232,6 +240,16 @@ impl ReplicaIdentity {
         let payload =
             encode(disk, IDENTITY_NAME, &IdentityPayload { replica_id: self.replica_id })?;
         let header = header(FileKind::Identity, self.ensemble_id);
+        Ok(small_file::replace(disk, IDENTITY_NAME, &header, &payload)?)
+    }
+
+    /// Writes the identity over that of the ensemble `left`, all of whose files are void with it, in
+    /// one step; durable when it returns.
+    pub fn write_over(&self, left: EnsembleId, disk: &dyn Disk) -> Result<(), EpochError> {
+        let changed = ChangedPayload { replica_id: self.replica_id, left: left.0 };
+        let payload = encode(disk, IDENTITY_NAME, &changed)?;
+        let header =
+            FileHeader { flags: LEFT_ANOTHER, ..header(FileKind::Identity, self.ensemble_id) };
         Ok(small_file::replace(disk, IDENTITY_NAME, &header, &payload)?)
     }
 }

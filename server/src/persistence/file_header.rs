@@ -154,6 +154,14 @@ impl FileHeader {
         bytes
     }
 
+    /// Whose file it is that begins with `bytes`, of whatever kind; `None` when that cannot be read.
+    pub fn owner(bytes: &[u8]) -> Option<EnsembleId> {
+        let bytes = bytes.first_chunk::<HEADER_LENGTH>()?;
+        let is_whole = crc32c::crc32c(&bytes[..60]) == u32_at(bytes, 60);
+        let id = bytes[16..32].first_chunk()?;
+        (is_whole && u32_at(bytes, 8) == FORMAT_VERSION).then_some(EnsembleId(*id))
+    }
+
     /// Reads the header at the start of `bytes`; `ensemble_id` is whose it must be, if known.
     pub fn decode(
         kind: FileKind,

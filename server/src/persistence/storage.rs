@@ -17,7 +17,7 @@ use super::committed_file::Committed;
 use super::disk::{Disk, DiskError};
 use super::epoch_file::{EpochError, EpochFiles, ReplicaIdentity};
 use super::file_disk::{FileDisk, FileDiskError, apache_directory};
-use super::file_header::EnsembleId;
+use super::file_header::{EnsembleId, FileHeader, HEADER_LENGTH};
 use super::log_error::LogError;
 use super::log_index::parse_segment_name;
 use super::log_reader::LogReader;
@@ -229,31 +229,13 @@ impl Storage {
         options: StorageOptions,
     ) -> Result<Storage, StorageError> {
         remove_temporary_files(&*data)?;
+        remove_what_was_left(&*data)?;
         let identity = find_identity(&*data, &*log_disk, &options)?;
         let mut storage = Storage { data, log_disk, options, parts: None, cut: None };
         if let Some(identity) = identity {
             storage.open_parts(identity)?;
         }
         Ok(storage)
-    }
-
-    /// Opens a directory that holds no transaction and takes it out of its ensemble. A crash in
-    /// between leaves it in, or out.
-    ///
-    /// # Panics
-    /// When it holds transactions: they would be lost.
-    pub fn leave(
-        data: Arc<dyn Disk>,
-        log_disk: Arc<dyn Disk>,
-        options: StorageOptions,
-    ) -> Result<Storage, StorageError> {
-        let storage = Storage::open(data.clone(), log_disk.clone(), options)?;
-        assert!(storage.is_empty(), "what holds transactions stays in its ensemble");
-        drop(storage);
-        // Last what names the ensemble: without it the rest would be refused.
-        EpochFiles::remove(&*data)?;
-        ReplicaIdentity::remove(&*data)?;
-        Storage::open(data, log_disk, options)
     }
 
     /// Makes an empty directory without an ensemble one of `ensemble_id`.
@@ -503,6 +485,27 @@ fn remove_temporary_files(disk: &dyn Disk) -> Result<(), DiskError> {
     }
     // The process before may have ended between a rename and its sync.
     disk.sync_dir()
+}
+
+/// Removes the small files of an ensemble that was never formed, and was left for another one: promise,
+/// key and configuration. There was neither log nor snapshot of it.
+fn remove_what_was_left(disk: &dyn Disk) -> Result<(), StorageError> {
+    let Some((_, Some(left))) = ReplicaIdentity::read_with_left(disk)? else { return Ok(()) };
+    for name in disk.list()? {
+        if parse_segment_name(&name).or(parse_snapshot_name(&name)).is_some() {
+            continue;
+        }
+        let mut head = [0; HEADER_LENGTH];
+        let count = disk.open_read(&name)?.read_at(0, &mut head)?;
+        if FileHeader::owner(&head[..count]) == Some(left) {
+            info!(
+                "{} is of an ensemble that was never formed: removed",
+                disk.path_of(&name).display()
+            );
+            disk.remove(&name)?;
+        }
+    }
+    Ok(disk.sync_dir()?)
 }
 
 fn find_identity(

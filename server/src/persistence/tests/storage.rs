@@ -6,8 +6,9 @@ use std::fs;
 use znodefs::Epoch;
 
 use super::*;
+use crate::persistence::file_header::{FileHeader, FileKind};
 use crate::persistence::storage::{Storage, StorageError};
-use crate::persistence::{Committed, CommittedFile};
+use crate::persistence::{Committed, CommittedFile, ReplicaIdentity, small_file};
 
 fn open(disk: &MemoryDisk) -> Result<Storage, StorageError> {
     Storage::open(shared(disk), shared(disk), storage_options())
@@ -181,25 +182,68 @@ fn a_missing_data_directory_is_named() {
     assert!(error.to_string().starts_with(&format!("{} does not exist", missing.display())));
 }
 
-#[test]
-fn a_member_that_holds_nothing_can_leave_an_ensemble_that_was_never_formed() {
+/// Everything that a member has before its ensemble is formed: identity, a promise, and files of other
+/// parts of it.
+fn blank_member(ensemble_id: EnsembleId) -> MemoryDisk {
     let disk = MemoryDisk::new(1);
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let options = StorageOptions::new(3, None);
-    let open = || Storage::open(shared.clone(), shared.clone(), options).unwrap();
-    let (lost, formed) = (EnsembleId([1; 16]), EnsembleId([2; 16]));
-    let mut storage = open();
-    storage.join(lost).unwrap();
-    let mut parts = storage.into_parts().unwrap();
+    let options = StorageOptions::new(3, Some(ensemble_id));
+    let mut parts =
+        Storage::open(shared(&disk), shared(&disk), options).unwrap().into_parts().unwrap();
     parts.epochs.set_accepted(Epoch(4)).unwrap();
-    drop(parts);
-    let mut storage = Storage::leave(shared.clone(), shared.clone(), options).unwrap();
-    assert!(storage.identity().is_none());
-    disk.crash();
-    assert!(open().identity().is_none(), "durably");
-    storage.join(formed).unwrap();
-    assert_eq!(open().identity().unwrap().ensemble_id, formed);
-    assert_eq!(open().epochs(), Some((Epoch(0), Epoch(0))));
+    for (name, kind) in OTHER_FILES {
+        let header = FileHeader { kind, flags: 0, ensemble_id, generation: 0, zxid: Zxid::ZERO };
+        small_file::replace(&disk, name, &header, b"of the ensemble").unwrap();
+    }
+    disk
+}
+
+const OTHER_FILES: [(&str, FileKind); 2] =
+    [("sessionKey", FileKind::Identity), ("configuration", FileKind::Configuration)];
+
+#[test]
+fn a_member_that_holds_nothing_changes_over_to_the_ensemble_that_was_formed_at_once_or_not_at_all()
+{
+    let options = StorageOptions::new(3, None);
+    let (lost, formed) = (EnsembleId([1; 16]), EnsembleId([2; 16]));
+    let change_over = |disk: &MemoryDisk| -> Result<Storage, StorageError> {
+        let identity = ReplicaIdentity { ensemble_id: formed, replica_id: 3 };
+        identity.write_over(lost, disk)?;
+        Storage::open(shared(disk), shared(disk), options)
+    };
+    let whole = blank_member(lost);
+    let begin = whole.changes();
+    change_over(&whole).unwrap();
+    let changes = whole.changes() - begin;
+    assert!(changes > 5, "{changes}");
+    let mut seen = Vec::new();
+    for cut in 0..=changes {
+        let disk = blank_member(lost);
+        disk.cut_power_after(cut);
+        let _ = change_over(&disk);
+        disk.crash();
+        // The start may be cut short as well.
+        disk.cut_power_after(cut % 3);
+        let _ = Storage::open(shared(&disk), shared(&disk), options).map(drop);
+        disk.crash();
+        let storage = Storage::open(shared(&disk), shared(&disk), options).unwrap();
+        let ensemble_id = storage.identity().unwrap().ensemble_id;
+        let (accepted, _) = storage.epochs().unwrap();
+        assert_eq!(accepted, if ensemble_id == lost { Epoch(4) } else { Epoch(0) }, "cut {cut}");
+        for (name, kind) in OTHER_FILES {
+            let found = small_file::read(&disk, name, kind, Some(ensemble_id));
+            assert_eq!(found.unwrap().is_some(), ensemble_id == lost, "{name}, cut {cut}");
+        }
+        drop(storage);
+        if !seen.contains(&ensemble_id) {
+            seen.push(ensemble_id);
+        }
+        // And it gets there.
+        if ensemble_id == lost {
+            assert_eq!(change_over(&disk).unwrap().epochs(), Some((Epoch(0), Epoch(0))));
+        }
+        assert_eq!(ReplicaIdentity::read(&disk).unwrap().unwrap().ensemble_id, formed);
+    }
+    assert_eq!(seen, [lost, formed]);
 }
 
 /// A member with transactions 1 to 5 in epoch 1, which knows them to be committed up to `committed`,
