@@ -66,3 +66,15 @@ fn observers_serve_and_are_not_missed_and_neither_are_two_of_five_voters() {
         OBSERVERS.iter().all(|id| !ensemble.is_serving(*id))
     });
 }
+
+#[test]
+fn an_observer_of_a_single_voter_starts_again() {
+    let mut ensemble = Ensemble::start(1, 1);
+    for id in [2, 1, 2] {
+        ensemble.stop(id);
+        ensemble.start_member(id);
+        ensemble.wait_until_serving(1);
+        ensemble.wait_until_serving(2);
+    }
+    WireClient::connect(&ensemble.address(2)).create("/through-it", None);
+}

@@ -97,7 +97,8 @@ pub(super) fn recover(
     if let Some(identity) = storage.identity() {
         // Of version 0 it tells what the server lines were; what they are counts.
         let kept = read(disks, identity.ensemble_id)?.filter(|kept| kept.version > Zxid::ZERO);
-        if kept.is_none() && config.voter_count() == 1 {
+        let own = ServerId(u32::from(config.server_id.0));
+        if kept.is_none() && lines.voters() == [own] {
             check_alone(config, disks, identity.ensemble_id)?;
         }
         found.extend(kept);
