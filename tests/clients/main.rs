@@ -3,5 +3,6 @@
 //! ZooKeeper does.
 
 mod kazoo;
+mod long_lived;
 mod mounted;
 mod zk_cli;

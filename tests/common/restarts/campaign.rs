@@ -15,8 +15,8 @@ const CHOICE: &str = "ZNODEFS_RESTARTS";
 /// A file that every module appends a line of figures to.
 const REPORT: &str = "ZNODEFS_RESTARTS_REPORT";
 
-/// How many tests of a module make a sample.
-const SAMPLE: usize = 2;
+/// How many tests of each module make a sample.
+const SAMPLE: usize = 1;
 
 /// How often a test may come to nothing before that counts as a failure.
 const INCONCLUSIVE_MAX: usize = 12;

@@ -34,7 +34,7 @@ pub struct Restarted {
 #[derive(Clone, Debug)]
 enum Event {
     /// A member is ended in this way.
-    Ending(String),
+    Ending(u8, &'static str),
     /// All serve again.
     Over,
 }
@@ -61,12 +61,21 @@ impl Restarted {
 
     /// How many restarts have begun.
     pub fn count(&self) -> usize {
-        self.events.lock().iter().filter(|event| matches!(event, Event::Ending(_))).count()
+        self.events.lock().iter().filter(|event| matches!(event, Event::Ending(..))).count()
+    }
+
+    /// How many of each member, in the order of their ids.
+    pub fn restarts_of_each(&self) -> Vec<usize> {
+        let events = self.events.lock();
+        let is_of =
+            |event: &Event, member: u8| matches!(event, Event::Ending(id, _) if *id == member);
+        let count = |id: u8| events.iter().filter(|event| is_of(event, id)).count();
+        (1..=VOTERS).map(count).collect()
     }
 
     /// Whether a member is down.
     pub fn is_restarting(&self) -> bool {
-        matches!(self.events.lock().last(), Some(Event::Ending(_)))
+        matches!(self.events.lock().last(), Some(Event::Ending(..)))
     }
 
     /// What was done, and what the members have said of it last.
@@ -74,7 +83,7 @@ impl Restarted {
         let mut text = String::new();
         for event in self.events.lock().iter() {
             match event {
-                Event::Ending(how) => text += &format!("{how}; "),
+                Event::Ending(id, how) => text += &format!("{how} of member {id}; "),
                 Event::Over => text += "all serve again\n",
             }
         }
@@ -155,7 +164,7 @@ impl Restarter {
         let victim = candidates[self.random.between(0, candidates.len() as u64) as usize];
         let is_killed = self.random.between(0, 2) == 0;
         let how = if is_killed { "kill -9" } else { "SIGTERM" };
-        self.events.lock().push(Event::Ending(format!("{how} of member {victim}")));
+        self.events.lock().push(Event::Ending(victim, how));
         if is_killed {
             ensemble.kill(victim);
         } else {
