@@ -39,8 +39,12 @@ const SETTINGS: &str = "tickTime=200\ninitLimit=20\nsyncLimit=5\nminSessionTimeo
                         maxSessionTimeout=60000\nsnapCount=500\nautopurge.snapRetainCount=3\n\
                         autopurge.purgeInterval=1\n";
 
-/// Longer than the longest session of a client, and what the leader adds.
-const ALL_EXPIRED: Duration = Duration::from_secs(7);
+/// How long sessions that nobody holds may live on: much longer than the longest, since every new
+/// leader gives them their full time again, and on a busy machine there may be some.
+const ALL_EXPIRED: Duration = Duration::from_secs(90);
+
+/// The same where it is part of the mistake.
+const ALL_EXPIRED_BY_MISTAKE: Duration = Duration::from_secs(15);
 
 /// With a mistake, the history is judged so often: somewhere in it the mistake shows.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -244,7 +248,7 @@ fn run_round(
     pause(Duration::from_secs(1));
     let lost = clients.stop(&runtime)?;
     progress.say("all is well again; waiting until lost sessions are over");
-    pause(ALL_EXPIRED);
+    wait_for_expiry(plan, ensemble);
     summary.lost += lost.len();
     lost.into_iter().for_each(|client| record.must_be_over(client));
     let mut trees = Vec::new();
@@ -254,6 +258,19 @@ fn run_round(
     }
     judge(&record, trees, summary, progress)?;
     nemesis.complaint.take().map_or(Ok(()), |complaint| Err(Failure::Other(complaint)))
+}
+
+/// Nobody holds a session any more: their ephemeral znodes are to go, or are found by the judgement.
+fn wait_for_expiry(plan: &Plan, ensemble: &Ensemble) {
+    let limit = if plan.mistake.is_some() { ALL_EXPIRED_BY_MISTAKE } else { ALL_EXPIRED };
+    let limit = Deadline::after(limit);
+    let is_left = |id: u8| {
+        let count = ensemble.monitored(id, "zk_ephemerals_count");
+        count.as_deref() != Some("0")
+    };
+    while !limit.has_passed() && ensemble.ids().into_iter().any(is_left) {
+        pause(Duration::from_millis(200));
+    }
 }
 
 fn judge(
