@@ -81,10 +81,16 @@ impl Leader {
             self.infos.get(&id).filter(|_| id == state.id || self.handler(id).is_some())
         };
         let voters = state.quorum.voters();
-        let genesis = voters.iter().all(|id| info(*id).is_some_and(|info| !info.standing.has_data));
+        let genesis = state.may_form_ensemble()
+            && voters.iter().all(|id| info(*id).is_some_and(|info| !info.standing.has_data));
         let quorum = state.quorum.has_quorum(|id| info(id).is_some_and(|i| i.standing.initialized));
         if !(genesis || quorum) {
             return Next::Stay;
+        }
+        if !genesis && !state.standing().initialized {
+            // The votes were for what this replica had. Nothing is promised, and above all no new
+            // ensemble is named.
+            return Next::Look("this replica has lost the history it was elected for");
         }
         let mut highest = Epoch(0);
         for info in voters.iter().filter_map(|id| info(*id)) {

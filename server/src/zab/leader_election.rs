@@ -39,6 +39,8 @@ pub(super) struct Election {
     decide_at: Option<u64>,
     resend_at: u64,
     resend_ms: u64,
+    /// Who was answered with the present vote, and when last.
+    answered: BTreeMap<ServerId, u64>,
 }
 
 impl Election {
@@ -53,6 +55,7 @@ impl Election {
             decide_at: None,
             resend_at: 0,
             resend_ms: 0,
+            answered: BTreeMap::new(),
         }
     }
 
@@ -153,14 +156,11 @@ impl Election {
         let counts = state.quorum.is_voter(from) || state.mutated(Mutation::ObserverVotesCounted);
         match notification.state {
             PeerState::Looking if counts => self.on_looking(state, from, notification),
-            PeerState::Looking => {
-                // Observers get an immediate answer; their votes are never counted.
-                self.tell(state, smallvec![from]);
-                None
-            }
-            PeerState::Following | PeerState::Leading if counts => {
-                self.on_settled(state, from, notification)
-            }
+            PeerState::Looking => self.on_looking_without_vote(state, from, notification),
+            PeerState::Following if counts => self.on_settled(state, from, notification),
+            // Whoever is no voter here may be one by a reconfiguration that is on its way. That it
+            // leads decides nothing where no quorum follows it.
+            PeerState::Leading => self.on_settled(state, from, notification),
             _ => None,
         }
     }
@@ -172,10 +172,10 @@ impl Election {
         notification: &Notification,
     ) -> Option<ServerId> {
         if notification.round < self.round {
-            self.tell(state, smallvec![from]);
+            self.answer(state, from);
             return None;
         }
-        if !state.quorum.is_voter(notification.vote.leader) {
+        if !self.may_be_voted_for(state, notification.vote) {
             return None;
         }
         if notification.round > self.round {
@@ -183,18 +183,53 @@ impl Election {
             // Without a vote: the best that is heard, for those who count it all the same.
             let own = if state.is_voter() { state.own_vote() } else { notification.vote };
             self.start_round(state, own.max(notification.vote));
-        } else if notification.vote > self.vote || !state.quorum.is_voter(self.vote.leader) {
+        } else if notification.vote > self.vote || !self.may_be_voted_for(state, self.vote) {
             self.vote = notification.vote;
+            self.answered.clear();
             self.record_own(state);
             let everyone = self.everyone(state);
             self.tell(state, everyone);
         } else if notification.vote < self.vote {
             // It may have missed ours.
-            self.tell(state, smallvec![from]);
+            self.answer(state, from);
         }
         self.received.insert(from, Heard::of(notification));
         self.settled.remove(&from);
         self.check(state)
+    }
+
+    /// Whether somebody may be elected: a voter, or one whose history is longer than ours and may say
+    /// that it is. A quorum may need our vote for it.
+    fn may_be_voted_for(&self, state: &State, vote: Vote) -> bool {
+        let own = state.own_vote();
+        state.quorum.is_voter(vote.leader) || (vote.epoch, vote.zxid) > (own.epoch, own.zxid)
+    }
+
+    /// Tells one that looks as well; the same not again at once. Two that differ in who votes may each
+    /// have an answer to the other's, and would go on as fast as the network lets them.
+    fn answer(&mut self, state: &mut State, to: ServerId) {
+        let before = self.answered.get(&to).copied();
+        if before.is_none_or(|at| at + self.resend_ms / 2 <= state.now) {
+            self.answered.insert(to, state.now);
+            self.tell(state, smallvec![to]);
+        }
+    }
+
+    /// Observers get an immediate answer; their votes are never counted.
+    fn on_looking_without_vote(
+        &mut self,
+        state: &mut State,
+        from: ServerId,
+        notification: &Notification,
+    ) -> Option<ServerId> {
+        let is_later = state.is_voter() && notification.round > self.round;
+        if is_later {
+            // It counts our vote, but not one of an earlier round: it would answer our answer.
+            self.round = notification.round;
+            self.start_round(state, state.own_vote());
+        }
+        self.answer(state, from);
+        if is_later { self.check(state) } else { None }
     }
 
     fn on_settled(
@@ -268,15 +303,17 @@ impl Election {
 
     /// A new ensemble forms only when all its configured voters are there and none has any data.
     fn genesis(&self, state: &State) -> bool {
-        state
-            .quorum
-            .voters()
-            .iter()
-            .all(|id| self.received.get(id).is_some_and(|heard| !heard.standing.has_data))
+        state.may_form_ensemble()
+            && state
+                .quorum
+                .voters()
+                .iter()
+                .all(|id| self.received.get(id).is_some_and(|heard| !heard.standing.has_data))
     }
 
     fn start_round(&mut self, state: &mut State, vote: Vote) {
         self.received.clear();
+        self.answered.clear();
         self.vote = vote;
         self.decide_at = None;
         self.record_own(state);

@@ -304,7 +304,12 @@ impl Zab {
     fn on_notification(&mut self, from: ServerId, notification: &Notification) -> Next {
         if matches!(self.role, Role::Looking) && notification.standing.initialized {
             // Who belongs to no ensemble yet may tell of another one.
-            self.state.learn_configuration(&notification.configuration);
+            if self.state.learn_configuration(&notification.configuration)
+                && let Some(leader) = self.election.begin(&mut self.state)
+            {
+                // Other votes count now, and perhaps none but our own.
+                return Next::Appointed(leader);
+            }
         }
         let round = self.election.round();
         let decided = self.election.on_notification(&mut self.state, from, notification);

@@ -105,6 +105,12 @@ impl State {
         }
     }
 
+    /// Whether there may be no ensemble yet. Where a configuration was ever committed there is one, and
+    /// whoever has nothing has lost it, or is to join.
+    pub(super) fn may_form_ensemble(&self) -> bool {
+        self.quorum.last_seen().version == Zxid::ZERO
+    }
+
     /// The vote for oneself.
     pub(super) fn own_vote(&self) -> Vote {
         Vote { epoch: self.current_epoch, zxid: self.window.last(), leader: self.id }
@@ -183,11 +189,13 @@ impl State {
         }
     }
 
-    /// Takes note of a configuration that was committed somewhere.
-    pub(super) fn learn_configuration(&mut self, committed: &Ensemble) {
-        if committed.version > self.quorum.committed().version {
+    /// Takes note of a configuration that was committed somewhere; whether it was news.
+    pub(super) fn learn_configuration(&mut self, committed: &Ensemble) -> bool {
+        let is_newer = committed.version > self.quorum.committed().version;
+        if is_newer {
             self.configure(|quorum| quorum.learned(committed.clone()));
         }
+        is_newer
     }
 
     /// Removes the log's end; the caller has checked that nothing delivered goes with it.

@@ -186,3 +186,20 @@ fn follower_keeps_who_takes_it_for_the_leader_until_it_is_appointed() {
     let effects = replica.pass(50);
     assert!(matches!(effects[..], [Effect::Disconnect(ConnectionId(2))]), "{effects:?}");
 }
+
+/// Its voters have not noticed that its disk was replaced.
+#[test]
+fn replica_without_data_does_not_lead_those_that_have_some() {
+    let mut replica = Replica::new(3, 3, 0, &Recovered::default());
+    replica.step(Event::Start);
+    let vote = Vote { epoch: Epoch(1), zxid: zxid(1, 3), leader: ServerId(3) };
+    replica.hear(1, looking(5, vote));
+    replica.hear(2, looking(5, vote));
+    assert_eq!(replica.zab.role(), RoleKind::Leading);
+    replica.learner_connects(1);
+    replica.packet(1, Packet::FollowerInfo(learner_info(1)));
+    replica.learner_connects(2);
+    let effects = replica.packet(2, Packet::FollowerInfo(learner_info(1)));
+    assert_eq!(looked(&effects), Some("this replica has lost the history it was elected for"));
+    assert_eq!(last_ticket(&effects), None, "it promises nothing");
+}

@@ -119,6 +119,50 @@ fn vote_of_an_observer_is_answered_and_not_counted() {
 }
 
 #[test]
+fn later_round_of_an_observer_is_taken_over_so_that_answers_end() {
+    let mut replica = Replica::with_history(3, 3, 1);
+    replica.step(Event::Start);
+    let effects = replica.hear(4, looking(7, vote(1, zxid(1, 3), 2)));
+    let expected = looking(7, vote(1, zxid(1, 3), 3));
+    assert_eq!(notified(&effects), [(vec![1, 2], expected.clone()), (vec![4], expected)]);
+}
+
+#[test]
+fn replicas_without_a_vote_do_not_answer_each_other_for_ever() {
+    let mut replica = Replica::with_history(4, 3, 2);
+    replica.step(Event::Start);
+    let other = looking(1, vote(1, zxid(1, 3), 5));
+    assert_eq!(notified(&replica.hear(5, other.clone())).len(), 1, "it may count our vote");
+    assert_eq!(notified(&replica.hear(5, other)), []);
+}
+
+#[test]
+fn same_answer_is_not_given_again_at_once() {
+    let mut replica = Replica::with_history(3, 5, 0);
+    replica.step(Event::Start);
+    let smaller = looking(1, vote(1, zxid(1, 2), 1));
+    assert_eq!(notified(&replica.hear(1, smaller.clone())).len(), 1);
+    assert_eq!(notified(&replica.hear(1, smaller.clone())), [], "it has its answer");
+    assert_eq!(notified(&replica.hear(2, smaller.clone())).len(), 1, "another has not");
+    replica.now += 25;
+    assert_eq!(notified(&replica.hear(1, smaller.clone())).len(), 1, "it may be lost");
+    replica.hear(5, looking(1, vote(1, zxid(1, 4), 5)));
+    assert_eq!(notified(&replica.hear(1, smaller)).len(), 1, "that is another answer");
+}
+
+/// A quorum of both configurations may need the vote of one that has not heard of the new one.
+#[test]
+fn one_that_is_no_voter_here_is_voted_for_when_its_history_is_longer() {
+    let mut replica = Replica::with_history(3, 3, 1);
+    replica.step(Event::Start);
+    let equal = vote(1, zxid(1, 3), 4);
+    assert_eq!(notified(&replica.hear(1, looking(1, equal))), []);
+    assert_eq!(replica.zab.role(), RoleKind::Looking);
+    replica.hear(1, looking(1, vote(1, zxid(1, 4), 4)));
+    assert_eq!(replica.zab.role(), RoleKind::Following(server(4)));
+}
+
+#[test]
 fn empty_replicas_vote_does_not_count() {
     let mut replica = Replica::with_history(3, 3, 0);
     replica.step(Event::Start);

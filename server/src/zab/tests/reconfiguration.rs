@@ -364,3 +364,28 @@ fn promise_that_a_leader_counts_is_kept_by_who_does_not_know_of_its_vote() {
     let Packet::AckEpoch(ack) = &sent(&effects, 9)[0] else { panic!("{effects:?}") };
     assert!(!ack.is_promise());
 }
+
+/// What somebody says who looks for a leader and knows this to be the configuration.
+fn looking_with(configuration: Ensemble) -> Notification {
+    let vote = Vote { epoch: Epoch(1), zxid: zxid(1, 3), leader: ServerId(2) };
+    Notification { configuration, ..looking(1, vote) }
+}
+
+#[test]
+fn replica_that_learns_while_it_looks_that_it_votes_alone_decides() {
+    let mut replica = changeable(Replica::with_history(1, 2, 0), None);
+    replica.step(Event::Start);
+    assert_eq!(replica.zab.role(), RoleKind::Looking, "it needs the vote of 2");
+    replica.hear(2, looking_with(made(5, &[1], &[2])));
+    assert_eq!(replica.zab.role(), RoleKind::Leading);
+}
+
+#[test]
+fn replica_that_has_lost_its_data_forms_no_ensemble_where_there_is_one() {
+    let mut replica = changeable(Replica::new(2, 3, 0, &Recovered::default()), None);
+    replica.step(Event::Start);
+    // Of long ago: the other does not know either what came after.
+    replica.hear(3, looking_with(made(5, &[2], &[1, 3])));
+    replica.pass(20);
+    assert_eq!(replica.zab.role(), RoleKind::Looking);
+}
