@@ -76,9 +76,19 @@ struct State {
     power: Option<u64>,
     /// The next write to a file whose name begins so goes astray.
     misdirected: Option<String>,
-    /// The file in which a write went astray, and how many syncs with more than zeros it has had
-    /// since.
-    astray: Option<(u64, u64)>,
+    /// The write that went astray last.
+    astray: Option<Astray>,
+}
+
+/// A write that went astray.
+struct Astray {
+    /// How the names of the files begin that it was one of.
+    prefix: String,
+    file: u64,
+    /// Whether its own sync is over, or will never be.
+    synced: bool,
+    /// Whether anything but zeros was synced in these files after it.
+    followed: bool,
 }
 
 #[derive(Default)]
@@ -140,6 +150,9 @@ impl MemoryDisk {
         state.incarnation += 1;
         state.power = None;
         state.misdirected = None;
+        if let Some(astray) = &mut state.astray {
+            astray.synced = true;
+        }
         state.faults.clear();
         state.forget_names();
         let mut ids: Vec<u64> = state.files.keys().copied().collect();
@@ -171,15 +184,11 @@ impl MemoryDisk {
         self.state.lock().misdirected = Some(name.to_owned());
     }
 
-    /// Whether that write is still to come.
-    pub fn will_misdirect(&self) -> bool {
-        self.state.lock().misdirected.is_some()
-    }
-
-    /// Whether a write has gone astray and nothing was synced in its file after it: then its absence
-    /// cannot be told from that of a write that the power's end interrupted.
+    /// Whether a write has gone astray and nothing was synced after it, in its file or another whose
+    /// name begins so: then its absence cannot be told from that of a write that the power's end
+    /// interrupted.
     pub fn last_write_went_astray(&self) -> bool {
-        self.state.lock().astray.is_some_and(|(_, syncs)| syncs <= 1)
+        self.state.lock().astray.as_ref().is_some_and(|astray| !astray.followed)
     }
 
     /// How many operations that change the disk there have been.
@@ -403,18 +412,19 @@ impl State {
         let Some(Change::Write(offset, bytes)) = file.unsynced.last_mut() else { return };
         if (bytes.len() as u64) < *offset {
             *offset = choice % (*offset - bytes.len() as u64);
-            self.misdirected = None;
-            self.astray = Some((id, 0));
+            let prefix = self.misdirected.take().unwrap_or_default();
+            self.astray = Some(Astray { prefix, file: id, synced: false, followed: false });
         }
     }
 
-    fn sync_bytes(&mut self, id: u64) {
+    fn sync_bytes(&mut self, id: u64, name: &str) {
         if let Some(file) = self.files.get_mut(&id) {
-            if let Some((astray, syncs)) = &mut self.astray
-                && *astray == id
+            if let Some(astray) = &mut self.astray
+                && name.starts_with(&astray.prefix)
                 && file.unsynced.iter().any(Change::is_more_than_zeros)
             {
-                *syncs += 1;
+                let own = astray.file == id && !std::mem::replace(&mut astray.synced, true);
+                astray.followed |= !own;
             }
             for change in file.unsynced.drain(..) {
                 change.apply(&mut file.durable, &mut |_| true);
@@ -704,7 +714,7 @@ impl DiskFile for Handle {
 
     fn sync_data(&mut self) -> Result<(), DiskError> {
         let result = self.run(Operation::Sync, |state| {
-            state.sync_bytes(self.id);
+            state.sync_bytes(self.id, &self.name);
             Ok(())
         });
         if let Err(error) = &result

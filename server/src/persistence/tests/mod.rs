@@ -1,5 +1,6 @@
 //! Tests of persistence as a whole, on the forgetful disk. Tests of one file stand beside its code.
 
+mod astray;
 mod crash;
 mod faults;
 mod log;

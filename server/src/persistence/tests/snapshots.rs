@@ -3,6 +3,7 @@
 use znodefs::Zxid;
 
 use super::*;
+use crate::mutation::{self, Mutation};
 use crate::persistence::disk::Operation;
 use crate::persistence::memory_disk::Fault;
 use crate::persistence::purge::Purged;
@@ -233,6 +234,20 @@ fn zookeeper_4837_item_26_a_truncation_undoes_newer_snapshots() {
     drop(parts);
     disk.crash();
     assert_eq!(restored(&disk).unwrap(), Some(40));
+}
+
+/// The simulator cannot show this mistake, since no replica truncates what is committed, and a
+/// snapshot holds nothing else.
+#[test]
+fn a_truncation_that_keeps_newer_snapshots_is_caught() {
+    let disk = MemoryDisk::new(1);
+    let mut parts = sample(&disk);
+    mutation::choose(Some(Mutation::TruncateKeepsSnapshots));
+    storage::truncate(&mut parts.log, &parts.snapshots, zxid(42)).unwrap();
+    mutation::choose(None);
+    drop(parts);
+    disk.crash();
+    assert_eq!(restored(&disk).unwrap(), Some(50), "what was cut is back");
 }
 
 #[test]
