@@ -45,6 +45,9 @@ pub enum Mutation {
     LogNotSynced,
     /// Epochs are written and not synced.
     EpochNotSynced,
+    /// A replica that restarts takes its whole log for committed, as in
+    /// [`zab::Mutation`], of which it is a part.
+    DeliverLogOnRestart,
 }
 
 impl Mutation {
@@ -86,6 +89,18 @@ impl Mistake {
     pub fn all() -> Vec<Mistake> {
         let replica = Mutation::ALL.into_iter().map(Mistake::Replica);
         replica.chain(zab::Mutation::ALL.into_iter().map(Mistake::Protocol)).collect()
+    }
+
+    /// The mistake of the replica that makes it.
+    pub fn of_replica(self) -> Option<Mutation> {
+        match self {
+            Mistake::Replica(mutation) => Some(mutation),
+            // What a start takes for committed is read before there is a protocol.
+            Mistake::Protocol(zab::Mutation::DeliverLogOnRestart) => {
+                Some(Mutation::DeliverLogOnRestart)
+            }
+            Mistake::Protocol(_) => None,
+        }
     }
 
     /// Its name on the command line.
@@ -132,7 +147,8 @@ pub fn choose(mutation: Option<Mutation>) {
 /// Whether this deliberate mistake is to be made.
 #[cfg(any(test, feature = "mutations"))]
 pub(crate) fn mutated(mutation: Mutation) -> bool {
-    CHOSEN.get() == Some(mutation) || OF_PROCESS.get() == Some(&Mistake::Replica(mutation))
+    CHOSEN.get() == Some(mutation)
+        || OF_PROCESS.get().and_then(|mistake| mistake.of_replica()) == Some(mutation)
 }
 
 /// Never: this is no test.

@@ -211,13 +211,15 @@ impl World {
 
     fn check_truncation(&self, node: usize, zxid: Zxid) -> Check {
         let order = &self.invariants.total_order;
-        let lost = self.nodes[node]
-            .disk
-            .log
-            .iter()
-            .rev()
-            .take_while(|entry| entry.zxid > zxid)
-            .find(|entry| order.is_committed(entry.zxid));
+        let state = &self.nodes[node];
+        // Whoever has lost its vote may hold what was committed without it, after its leader decided
+        // how to synchronize it; it is sent that again.
+        let votes = state.zab.as_ref().is_some_and(|zab| zab.quorum().is_voter(Plan::id(node)));
+        let is_lost = |entry: &&Entry| {
+            order.is_committed(entry.zxid) && (votes || entry.zxid <= state.database.zxid)
+        };
+        let mut cut = state.disk.log.iter().rev().take_while(|entry| entry.zxid > zxid);
+        let lost = cut.find(is_lost);
         match lost {
             None => Ok(()),
             Some(entry) => violation(

@@ -75,7 +75,11 @@ impl World {
         }
         let new = Ensemble::new(Zxid::ZERO, voters, observers);
         let synced = zab.synced();
-        let ready = new.voters().iter().filter(|id| synced.contains(id)).count();
+        // The leader may not have noticed yet that somebody's disk was replaced. No administrator
+        // gives a vote to a new disk where that decides.
+        let has_data = |id: ServerId| self.nodes[Plan::node(id)].disk.current_epoch.0 > 0;
+        let is_ready = |id: &&ServerId| synced.contains(id) && has_data(**id);
+        let ready = new.voters().iter().filter(is_ready).count();
         if new.voters().is_empty() || ready <= new.voters().len() / 2 || new == *current {
             return;
         }
@@ -340,7 +344,8 @@ impl World {
             };
             let with_data = ensemble.voters().iter().filter(has_data).count();
             ensemble.is_voter(Plan::id(node)) && with_data <= ensemble.voters().len() / 2
-        }) {
+        }) || !self.others_know_configuration(node)
+        {
             return;
         }
         self.counts.wipes += 1;
@@ -357,6 +362,18 @@ impl World {
         let (voters, observers) = (ensemble.voters().to_vec(), ensemble.observers().to_vec());
         self.nodes[node].lines = Some(Ensemble::new(Zxid::ZERO, voters, observers));
         self.nodes[node].database = Database::new();
+    }
+
+    /// Whether somebody but this node knows which configuration is in force: those that only have it in
+    /// their logs still need a quorum of the one before.
+    fn others_know_configuration(&self, node: usize) -> bool {
+        let Some(newest) = &self.invariants.configuration else { return true };
+        let knows = |other: &crate::node::Node| {
+            let kept = other.disk.configuration.version;
+            other.disk.current_epoch.0 > 0 && kept >= newest.version
+        };
+        let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
+        others.any(|(_, other)| knows(other))
     }
 
     /// The configuration in force, and all that are under way.

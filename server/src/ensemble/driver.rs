@@ -131,6 +131,12 @@ impl Driver {
         self.zab.set_mutation(mutation);
     }
 
+    /// The bytes of a packet, for a simulation that speaks in a member's place.
+    #[cfg(any(test, feature = "mutations"))]
+    pub fn encode_packet(packet: &zab::Packet) -> Result<Vec<u8>, codec::CodecError> {
+        message::encode(&Message::Packet(packet))
+    }
+
     /// The replica's.
     pub fn replica(&self) -> &Replica {
         &self.replica

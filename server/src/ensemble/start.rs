@@ -23,6 +23,7 @@ use crate::config::ServerConfig;
 use crate::config::ensemble::Member;
 use crate::link::quorum_port::QuorumPort;
 use crate::link::{LinkOptions, LinkSet, Plane};
+use crate::mutation::{Mutation, mutated};
 use crate::persistence::{EnsembleId, Storage, StorageError};
 use crate::replica::core_thread::CoreResult;
 use crate::replica::{Event, Now, Replica, ReplicaParts};
@@ -97,6 +98,10 @@ pub fn recover(
     };
     let membership = membership::recover(config, &disks, &storage, &tree, delivered)?;
     let (delivered, tree_is_whole) = match config.read_only_mode {
+        _ if mutated(Mutation::DeliverLogOnRestart) => {
+            let last = storage.last_zxid();
+            (apply_between(&storage, delivered, last, &mut tree)?, false)
+        }
         true if !incomplete => apply_committed(&storage, delivered, &mut tree)?,
         _ => (delivered, false),
     };
@@ -135,13 +140,23 @@ fn apply_committed(
     tree: &mut DataTree,
 ) -> Result<(Zxid, bool), StartError> {
     let committed = storage.committed().zxid;
-    let delivered = storage.replay_between(restored, committed, |_, payload| {
+    let delivered = apply_between(storage, restored, committed, tree)?;
+    let shown = storage.newest_shown(restored)?;
+    Ok((delivered, committed > Zxid::ZERO && committed >= shown))
+}
+
+/// Applies what the log has behind `after` and up to `through`. Returns how far the tree is then.
+fn apply_between(
+    storage: &Storage,
+    after: Zxid,
+    through: Zxid,
+    tree: &mut DataTree,
+) -> Result<Zxid, StorageError> {
+    storage.replay_between(after, through, |_, payload| {
         let txn: Txn = codec::decode(payload)?;
         tree.apply(&txn, &mut |_| {});
         Ok(())
-    })?;
-    let shown = storage.newest_shown(restored)?;
-    Ok((delivered, committed > Zxid::ZERO && committed >= shown))
+    })
 }
 
 /// Shows the members of the configuration file's server lines in a new tree, as every member does.

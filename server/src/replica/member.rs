@@ -113,7 +113,9 @@ impl Replica {
             let timeout_ms = session.timeout_ms.max(0) as u64;
             self.sessions.add(session.session_id, timeout_ms, now_ms);
         }
-        self.processor.reset();
+        if !mutated(Mutation::StepDownKeepsRequests) {
+            self.processor.reset();
+        }
         self.processor.set_last_zxid(Zxid::new(epoch, 0));
         self.broadcast = Broadcast::standalone(Zxid::new(epoch, 0));
         let interval_ms = self.config.container_check_interval.as_millis() as u64;

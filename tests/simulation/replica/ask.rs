@@ -15,17 +15,52 @@ const REGISTERS: usize = 5;
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    Create { path: String, data: String, mode: CreateMode },
-    Delete { path: String, version: i32 },
-    Set { path: String, data: String, version: i32 },
-    Check { path: String, version: i32 },
+    Create {
+        path: String,
+        data: String,
+        mode: CreateMode,
+    },
+    Delete {
+        path: String,
+        version: i32,
+    },
+    Set {
+        path: String,
+        data: String,
+        version: i32,
+    },
+    Check {
+        path: String,
+        version: i32,
+    },
     Multi(Vec<Ask>),
-    Exists { path: String, watch: bool },
-    Get { path: String, watch: bool },
-    Children { path: String, watch: bool },
+    Exists {
+        path: String,
+        watch: bool,
+    },
+    Get {
+        path: String,
+        watch: bool,
+    },
+    Children {
+        path: String,
+        watch: bool,
+    },
     Sync,
-    SetWatches { seen: Zxid, watches: Vec<(Kind, String)>, recursive: bool },
+    SetWatches {
+        seen: Zxid,
+        watches: Vec<(Kind, String)>,
+        recursive: bool,
+    },
     WatchAll,
+    /// Other members, all named at once or only the changes, in place of those of a version.
+    Reconfigure {
+        joining: String,
+        leaving: String,
+        members: String,
+        at_once: bool,
+        version: Zxid,
+    },
     Ping,
     Close,
 }
@@ -44,7 +79,12 @@ impl Ask {
     pub fn is_write(&self) -> bool {
         matches!(
             self,
-            Ask::Create { .. } | Ask::Delete { .. } | Ask::Set { .. } | Ask::Multi(_) | Ask::Close
+            Ask::Create { .. }
+                | Ask::Delete { .. }
+                | Ask::Set { .. }
+                | Ask::Multi(_)
+                | Ask::Reconfigure { .. }
+                | Ask::Close
         )
     }
 
@@ -123,6 +163,12 @@ impl Ask {
                 let mode = AddWatchMode::PersistentRecursive.code();
                 Request::AddWatch { path: "/", mode }
             }
+            Ask::Reconfigure { joining, leaving, members, at_once, version } => Request::Reconfig {
+                joining: Some(joining.as_str()).filter(|_| !at_once),
+                leaving: Some(leaving.as_str()).filter(|_| !at_once),
+                new_members: Some(members.as_str()).filter(|_| *at_once),
+                current_config_id: version.0,
+            },
             Ask::Ping | Ask::Multi(_) | Ask::SetWatches { .. } => Request::Ping,
             Ask::Close => Request::CloseSession,
         }

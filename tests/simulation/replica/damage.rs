@@ -67,7 +67,7 @@ impl World {
 
     /// A bit of some file rots.
     pub fn rot(&mut self, node: usize) {
-        if !self.may_lose(node) || node >= self.plan.voters {
+        if !self.may_lose(node) || !self.may_vote(node) {
             return;
         }
         let state = &self.nodes[node];
@@ -98,7 +98,7 @@ impl World {
 
     /// The next write to a log goes astray.
     pub fn misdirect(&mut self, node: usize) {
-        if !self.may_lose(node) || node >= self.plan.voters {
+        if !self.may_lose(node) || !self.may_vote(node) {
             return;
         }
         self.nodes[node].log_disk.misdirect("log.");

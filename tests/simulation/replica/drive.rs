@@ -39,6 +39,9 @@ impl World {
         if let Err(reason) = result {
             return self.stops(node, &reason);
         }
+        if let Some(process) = &self.nodes[node].process {
+            self.nodes[node].configured = process.driver.zab().quorum().committed().version;
+        }
         if retired {
             return self.retire(node);
         }
@@ -66,6 +69,9 @@ impl World {
             Action::BreakLink(peer) => {
                 let detail = format!("node {node} did not understand {peer}");
                 self.check(violation("members understand each other", detail));
+            }
+            Action::SetPeers(peers) => {
+                self.set_peers(node, peers.into_iter().map(Plan::node).collect());
             }
             Action::Connect(peer) => {
                 let delay = self.network.delay(&mut self.random);
@@ -116,7 +122,8 @@ impl World {
             Seen::Truncated(zxid) => {
                 self.counts.truncations += 1;
                 self.nodes[node].told.cut(zxid);
-                self.invariants.order.truncated(node, zxid)
+                let votes = self.knows_that_it_votes(node);
+                self.invariants.order.truncated(node, zxid, votes)
             }
             Seen::Installed(zxid) => {
                 self.installed(node, zxid);
@@ -140,8 +147,9 @@ impl World {
                 Ok(())
             }
             Seen::Acknowledged(zxid) => {
+                let check = self.check_promise(node, zxid);
                 self.nodes[node].told.acknowledge(zxid);
-                Ok(())
+                check
             }
             Seen::ChangedOver => {
                 // It held nothing, and the ensemble in which it promised is none.
@@ -170,12 +178,30 @@ impl World {
         self.check(check);
     }
 
+    /// A voter that acknowledges NEWLEADER, by the number 0, has promised no later epoch.
+    fn check_promise(&self, node: usize, zxid: Zxid) -> crate::invariants::Check {
+        let (promised, epoch) = (self.nodes[node].told.promised, zxid.epoch());
+        // The promise of one without a vote counts for nothing.
+        if zxid.counter() > 0 || promised <= epoch || !self.knows_that_it_votes(node) {
+            return Ok(());
+        }
+        let detail = format!("node {node} acknowledges epoch {epoch} and has promised {promised}");
+        violation("a promise is kept", detail)
+    }
+
+    /// Whether a member votes in any configuration that it goes by.
+    fn knows_that_it_votes(&self, node: usize) -> bool {
+        let process = self.nodes[node].process.as_ref();
+        process.is_some_and(|process| process.driver.zab().quorum().is_voter(Plan::id(node)))
+    }
+
     /// A snapshot has come whole; where the disk has no room for it, it is given up.
     fn installed(&mut self, node: usize, zxid: Zxid) {
         let newest = self.invariants.order.last();
         let Some(process) = &mut self.nodes[node].process else { return };
         let replacements = process.service.database.replacements.load(Ordering::Acquire);
         if std::mem::replace(&mut process.replacements, replacements) == replacements {
+            self.counts.snapshots_given_up += 1;
             return;
         }
         process.exact_from = newest.max(zxid);
@@ -195,6 +221,7 @@ impl World {
     fn appended(&mut self, node: usize, entries: &[Entry]) -> crate::invariants::Check {
         let log = self.nodes[node].process.as_ref().and_then(|process| process.log.as_ref());
         let durable = log.map_or(Zxid::ZERO, |log| log.durable_zxid());
+        self.invariants.membership.appended(entries);
         self.invariants.order.appended(node, entries, durable, self.now)
     }
 
@@ -223,25 +250,20 @@ impl World {
 
     fn deliver(&mut self, node: usize, zxids: &[Zxid]) {
         let before = self.invariants.order.last();
-        let delivered = self.invariants.deliver(node, zxids, self.now, self.disturbed_us);
+        let process = self.nodes[node].process.as_ref();
+        let epoch = process.map_or(znodefs::Epoch(0), |one| one.driver.zab().current_epoch());
+        let (now, disturbed_us) = (self.now, self.disturbed_us);
+        let delivered = self.invariants.deliver((node, epoch), zxids, now, disturbed_us);
         self.check(delivered);
         let last = self.invariants.order.last();
         if last > before {
-            self.check_quorum(last);
-        }
-    }
-
-    /// What is committed is durable at a quorum.
-    fn check_quorum(&mut self, zxid: Zxid) {
-        let durable = |node: &super::node::Node| {
-            let log = node.process.as_ref().and_then(|process| process.log.as_ref());
-            log.map_or(Zxid::ZERO, |log| log.durable_zxid()).max(node.durable)
-        };
-        let voters = &self.nodes[..self.plan.voters];
-        let count = voters.iter().filter(|node| durable(node) >= zxid).count();
-        if count <= self.plan.voters / 2 {
-            let detail = format!("{zxid} is committed, and durable at {count} voters");
-            self.check(violation("what is committed is durable at a quorum", detail));
+            let durable = |node: usize| {
+                let node = &self.nodes[node];
+                let log = node.process.as_ref().and_then(|process| process.log.as_ref());
+                log.map_or(Zxid::ZERO, |log| log.durable_zxid()).max(node.durable)
+            };
+            let check = self.invariants.membership.check_quorum(before, last, durable);
+            self.check(check);
         }
     }
 
@@ -256,7 +278,11 @@ impl World {
         let tree = process.service.database.tree.read();
         let (applied, digest) = (tree.last_applied(), tree.digest());
         drop(tree);
+        let known = process.driver.zab().quorum().committed().version;
         let check = self.invariants.order.compare(node, applied, digest);
+        self.check(check);
+        let last = self.invariants.order.last();
+        let check = self.invariants.membership.check_known(node, delivered, known, last);
         self.check(check);
     }
 
@@ -389,7 +415,8 @@ impl World {
         self.tell(node, MemberEvent::Link(event));
     }
 
-    fn send(&mut self, node: usize, connection: u64, payload: Vec<u8>) {
+    /// Sends a message between members, behind a snapshot that is under way.
+    pub fn send(&mut self, node: usize, connection: u64, payload: Vec<u8>) {
         let life = self.nodes[node].incarnation;
         let Some(process) = self.process(node, life) else { return };
         match process.streams.get_mut(&connection) {

@@ -1,12 +1,16 @@
 //! What goes wrong with processes and the network: crashes, restarts, partitions, pauses, broken
 //! connections, clocks that jump.
 
+use znodefs::Zxid;
+use znodefs_server::ensemble::Driver;
+use znodefs_server::zab::Packet;
+
 use super::node::Told;
 use super::plan::Plan;
 use super::world::{Happening, World};
 use crate::invariants::violation;
 use crate::network::Side;
-use crate::replica::invariants::recovered::{check_found, holds_acknowledged};
+use crate::replica::invariants::recovered::{check_adopted, check_found, holds_acknowledged};
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -20,6 +24,9 @@ impl World {
         self.counts.faults += 1;
         let delay = self.fault_random.around(self.plan.fault_mean_us);
         self.schedule_in(delay, Happening::Fault);
+        if self.plan.may_change() && self.fault_random.percent(self.plan.reconfiguration_percent) {
+            return self.reconfigure();
+        }
         let node = self.fault_random.below(self.nodes.len());
         self.disturb(self.now);
         match self.fault_random.below(100) {
@@ -38,9 +45,11 @@ impl World {
             51..=54 => self.split(),
             55..=58 => self.block_one_way(),
             59..=60 => self.flap(node),
-            61..=66 => self.break_connection(),
-            67..=71 => self.pause(node),
-            72..=75 => self.slow_down_disk(node),
+            61..=65 => self.break_connection(),
+            66..=67 => self.appoint(node),
+            68..=70 => self.pause(node),
+            71..=72 => self.pause_leader(),
+            73..=75 => self.slow_down_disk(node),
             76..=79 => self.shut_down(node),
             80..=82 => self.jump(node),
             83..=84 => self.wipe(node),
@@ -130,6 +139,37 @@ impl World {
         }
     }
 
+    /// One that stands still for long does not know that others have elected another.
+    fn pause_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.pause(leader);
+        }
+    }
+
+    /// An election, or a leader that hands over, may name the wrong one: it is only a hint, and
+    /// nothing may depend on it but time.
+    fn appoint(&mut self, node: usize) {
+        let Some(leader) = self.leader() else { return };
+        let shortest = |node: &usize| self.nodes[*node].durable;
+        let voters = (0..self.nodes.len()).filter(|node| self.may_vote(*node));
+        let last = voters.min_by_key(shortest).unwrap_or(node);
+        let node = if self.fault_random.percent(50) { node } else { last };
+        let Some(process) = &self.nodes[leader].process else { return };
+        let (successor, life) = (Plan::id(node), self.nodes[leader].incarnation);
+        if !process.driver.zab().quorum().is_voter(successor) {
+            return;
+        }
+        let packet = Packet::Handover { successor };
+        let bytes = Driver::encode_packet(&packet).expect("it is short");
+        self.log.fault(self.now, || format!("node {node} is named as successor of {leader}"));
+        for (connection, side) in self.network.connections_of(leader, life) {
+            let other = self.network.connection(connection).map(|one| one.end(side.other()).node);
+            if side == Side::Leader && other.is_some_and(|other| other < self.nodes.len()) {
+                self.send(leader, connection as u64, bytes.clone());
+            }
+        }
+    }
+
     fn crash_all(&mut self) {
         for node in 0..self.nodes.len() {
             self.crash(node, true);
@@ -147,6 +187,7 @@ impl World {
         self.disturb(self.now);
         let newest = self.invariants.order.last();
         let went_astray = self.nodes[node].log_disk.last_write_went_astray();
+        self.name_others(node);
         let started = self.nodes[node].start(&self.plan, node);
         self.counts.starts += 1;
         if self.nodes[node].power_is_off() {
@@ -167,7 +208,9 @@ impl World {
             // No replica can tell it from a write that the power's end interrupted.
             return self.cannot_start(node, "its last write went astray");
         }
+        let committed = self.invariants.order.last_before(found.current_epoch);
         let check = check_found(node, &found, &told)
+            .and_then(|()| check_adopted(node, &found, committed))
             .and_then(|()| self.invariants.order.found(node, found.snapshot, &found.entries));
         self.check(check);
         if let Some(process) = &mut self.nodes[node].process {
@@ -367,9 +410,11 @@ impl World {
             false => state.data.clone(),
         };
         state.told = Told::default();
+        state.configured = Zxid::ZERO;
         state.adopted = znodefs::Epoch(0);
         state.damaged = false;
         state.disk_fails = false;
+        self.bring_lines_up_to_date(node);
     }
 
     fn wipe(&mut self, node: usize) {
@@ -382,16 +427,5 @@ impl World {
             self.schedule_in(delay, Happening::Start { node });
         }
         self.empty(node);
-    }
-
-    /// Whether a node's data may be lost: a quorum needs its own, whole.
-    pub fn may_lose(&self, node: usize) -> bool {
-        let whole = (0..self.plan.voters)
-            .filter(|other| {
-                let state = &self.nodes[*other];
-                *other != node && state.adopted.0 > 0 && !state.damaged
-            })
-            .count();
-        node >= self.plan.voters || whole > self.plan.voters / 2
     }
 }

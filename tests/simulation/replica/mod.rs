@@ -14,6 +14,7 @@ pub mod healing;
 pub mod hear;
 pub mod invariants;
 pub mod log;
+pub mod membership;
 pub mod node;
 pub mod outside;
 pub mod plan;

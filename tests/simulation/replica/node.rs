@@ -1,11 +1,12 @@
 //! One simulated node: its disks and clocks, which stay, and the process on it, which comes and goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use znodefs::{Epoch, Zxid};
 use znodefs_server::clock::Clock;
+use znodefs_server::config::ensemble::Member;
 use znodefs_server::ensemble::snapshot_transfer::SnapshotTransfer;
 use znodefs_server::ensemble::{self, Driver};
 use znodefs_server::net::client_connection::ClientConnection;
@@ -59,6 +60,8 @@ pub struct Process {
     /// How often its tree was replaced, as last seen.
     pub replacements: u64,
     pub links: Vec<bool>,
+    /// The nodes whose addresses it knows.
+    pub peers: BTreeSet<usize>,
 }
 
 /// What a node has told others, and its disk must know after any crash.
@@ -91,11 +94,15 @@ pub struct Node {
     pub log_disk: MemoryDisk,
     pub clock: Arc<NodeClock>,
     pub process: Option<Process>,
+    /// The members that its configuration file names.
+    pub lines: Vec<Member>,
     /// Which life of the process this is.
     pub incarnation: u32,
     pub told: Told,
     /// The newest transaction durable here, now or before a disk was taken away.
     pub durable: Zxid,
+    /// The newest configuration that it knows to be committed, and keeps.
+    pub configured: Zxid,
     /// currentEpoch as last seen; 0 for a node without data.
     pub adopted: Epoch,
     pub paused_until: u64,
@@ -120,9 +127,11 @@ impl Node {
             log_disk,
             clock: Arc::new(clock),
             process: None,
+            lines: plan.founders(),
             incarnation: 0,
             told: Told::default(),
             durable: Zxid::ZERO,
+            configured: Zxid::ZERO,
             adopted: Epoch(0),
             paused_until: 0,
             crash_in: None,
@@ -157,7 +166,7 @@ impl Node {
             true => Arc::new(self.log_disk.clone()),
             false => Arc::clone(&data),
         };
-        let config = plan.config(node);
+        let config = plan.config(node, self.lines.clone());
         let recovered = ensemble::recover(&config, Disks { data, log }, &surroundings)
             .map_err(|error| error.to_string())?;
         let found = look_at(&recovered)?;
@@ -188,6 +197,7 @@ impl Node {
             compared: Zxid::ZERO,
             replacements: 0,
             links: vec![false; plan.nodes()],
+            peers: BTreeSet::new(),
         });
         Ok(found)
     }

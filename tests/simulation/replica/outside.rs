@@ -1,6 +1,7 @@
 //! What a simulated member reaches outside of its core: everything it wants done is written down, and
 //! done, or not, by the world.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use znodefs::{Epoch, Zxid};
 use znodefs_server::ensemble::log_read::LogReading;
-use znodefs_server::ensemble::outside::Outside;
+use znodefs_server::ensemble::outside::{Outside, Peers};
 use znodefs_server::ensemble::snapshot_transfer::SnapshotTransfer;
 use znodefs_server::persistence::EnsembleId;
 use znodefs_server::persistence::log_thread::{LogThread, LogWorker};
@@ -19,15 +20,23 @@ use znodefs_server::zab::{Effect, Entry, Packet, RoleKind, ServerId};
 
 /// Something that a member wants done.
 pub enum Action {
-    Notify { to: ServerId, payload: Vec<u8> },
+    Notify {
+        to: ServerId,
+        payload: Vec<u8>,
+    },
     BreakLink(ServerId),
     Connect(ServerId),
-    Send { connection: u64, payload: Vec<u8> },
+    Send {
+        connection: u64,
+        payload: Vec<u8>,
+    },
     Disconnect(u64),
     SendSnapshot(SnapshotTransfer),
     ReadLog(LogReading),
     StartLog(LogWorker),
     StartSnapshot(SnapshotTask),
+    /// The other members are these.
+    SetPeers(BTreeSet<ServerId>),
 }
 
 /// Something that the checks want to know, in order with everything else of its kind.
@@ -144,6 +153,10 @@ impl Outside for SimulatedOutside {
 
     fn discard(&self, tree: DataTree) {
         drop(tree);
+    }
+
+    fn set_peers(&self, peers: Peers) {
+        self.act(Action::SetPeers(peers.quorum.into_keys().collect()));
     }
 
     fn observe(&self, effect: &Effect) {

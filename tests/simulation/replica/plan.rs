@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use znodefs_server::config::ServerConfig;
-use znodefs_server::config::ensemble::{Member, ServerId};
+use znodefs_server::config::ensemble::{Member, MemberRole, ServerId};
 pub use znodefs_server::mutation::Mistake;
 use znodefs_server::zab;
 
@@ -54,6 +54,10 @@ pub struct Plan {
     pub voters: usize,
     /// Replicas that only learn.
     pub observers: usize,
+    /// Replicas that are no members at first; they start later.
+    pub joiners: usize,
+    /// Percentage of faults that are a reconfiguration.
+    pub reconfiguration_percent: u64,
     /// tickTime, initLimit, syncLimit.
     pub tick_ms: u64,
     pub init_limit: u32,
@@ -92,10 +96,16 @@ impl Plan {
             Latency { min_us: 200, max_us: 3_000, spike_one_in: 200 },
             Latency { min_us: 2_000, max_us: 15_000, spike_one_in: 0 },
         ]);
+        // From numbers of its own: what else a seed means does not depend on it.
+        let mut changes = Random::new(!seed);
+        let reconfiguration_percent = changes.pick(&[0, 0, 10, 30]);
+        let joiners = if reconfiguration_percent > 0 { changes.pick(&[0, 1, 1, 2]) } else { 0 };
         Plan {
             seed,
             voters: random.pick(&[3, 3, 3, 3, 5, 5, 2, 1]),
             observers: random.pick(&[0, 0, 1, 2]),
+            joiners,
+            reconfiguration_percent,
             tick_ms: random.pick(&[100, 200, 300, 500]),
             init_limit: random.between(5, 10) as u32,
             sync_limit: random.between(3, 5) as u32,
@@ -115,7 +125,31 @@ impl Plan {
 
     /// How many replicas there are.
     pub fn nodes(&self) -> usize {
-        self.voters + self.observers
+        self.voters + self.observers + self.joiners
+    }
+
+    /// Whether the ensemble may change.
+    pub fn may_change(&self) -> bool {
+        self.reconfiguration_percent > 0
+    }
+
+    /// The line of a node in a configuration.
+    pub fn member(node: usize, role: MemberRole) -> Member {
+        let role = match role {
+            MemberRole::Participant => "participant",
+            MemberRole::Observer => "observer",
+        };
+        let line = format!("replica{}:2888:3888:{role};2181", node + 1);
+        Member::parse(ServerId(node as u8 + 1), &line).expect("a line of zoo.cfg")
+    }
+
+    /// The members with which the ensemble begins.
+    pub fn founders(&self) -> Vec<Member> {
+        let role = |node| match node < self.voters {
+            true => MemberRole::Participant,
+            false => MemberRole::Observer,
+        };
+        (0..self.voters + self.observers).map(|node| Plan::member(node, role(node))).collect()
     }
 
     /// The replica's number of a node.
@@ -128,18 +162,25 @@ impl Plan {
         id.0 as usize - 1
     }
 
-    /// The configuration of a node.
-    pub fn config(&self, node: usize) -> ServerConfig {
-        let members = (0..self.nodes()).map(|other| {
-            let role = if other < self.voters { "participant" } else { "observer" };
-            let line = format!("replica{}:2888:3888:{role};2181", other + 1);
-            Member::parse(ServerId(other as u8 + 1), &line).expect("a line of zoo.cfg")
-        });
+    /// The node of a member.
+    pub fn node_of(member: &Member) -> usize {
+        usize::from(member.server_id.0) - 1
+    }
+
+    /// The configuration of a node whose file names these members, and itself in any case.
+    pub fn config(&self, node: usize, mut members: Vec<Member>) -> ServerConfig {
+        if members.iter().all(|member| Plan::node_of(member) != node) {
+            members.push(Plan::member(node, MemberRole::Participant));
+        }
         let tick = Duration::from_millis(self.tick_ms);
         let address = "127.0.0.1:2181".parse().expect("an address");
         let mut config = ServerConfig::standalone("/memory", address);
         config.server_id = ServerId(node as u8 + 1);
-        config.members = members.collect();
+        config.members = members;
+        config.reconfig_enabled = self.may_change();
+        config.standalone_enabled = !self.may_change();
+        // Whoever asks for a reconfiguration may.
+        config.skip_acl = self.may_change();
         config.tick = tick;
         config.init_limit = self.init_limit;
         config.sync_limit = self.sync_limit;

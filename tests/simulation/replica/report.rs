@@ -65,6 +65,7 @@ counts!(
     full_disks,
     rotten_bits,
     misdirected_writes,
+    reconfigurations,
     elections,
     leaders,
     truncations,
@@ -72,6 +73,7 @@ counts!(
     snapshots_taken,
     snapshots_sent,
     snapshots_installed,
+    snapshots_given_up,
 );
 
 /// What came of a run.
@@ -89,12 +91,9 @@ pub struct Outcome {
 
 /// Runs a seed.
 pub fn run(seed: u64, mistake: Option<Mistake>, limits: Limits, detail: Detail) -> Outcome {
-    mutation::choose(match mistake {
-        Some(Mistake::Replica(mutation)) => Some(mutation),
-        _ => None,
-    });
+    mutation::choose(mistake.and_then(Mistake::of_replica));
     let mut world = World::new(Plan::new(seed, mistake, limits), Log::new(detail));
-    let config = world.plan.config(0);
+    let config = world.plan.config(0, world.plan.founders());
     world.invariants.states.begin(&config);
     world.invariants.sessions.tick_us = world.plan.tick_ms * 1_000;
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -109,6 +108,7 @@ pub fn run(seed: u64, mistake: Option<Mistake>, limits: Limits, detail: Detail) 
     let invariants = &world.invariants;
     counts.committed = invariants.order.length() as u64;
     counts.leaders = invariants.order.leaders() as u64;
+    counts.reconfigurations = invariants.membership.changes();
     counts.writes = invariants.requests.writes;
     counts.failures = invariants.requests.failures;
     counts.reads = invariants.requests.reads;

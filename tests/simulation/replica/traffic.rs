@@ -132,8 +132,9 @@ impl World {
         let Some(process) = self.process(from, life) else { return };
         let own = process.outside.ensemble_id();
         let other = self.nodes[to].process.as_ref().map(|process| process.outside.ensemble_id());
+        let unknown = !self.knows(from, to);
         let strangers = matches!((own, other), (Some(own), Some(Some(other))) if own != other);
-        if other.is_none() || strangers || !self.network.is_connected(from, to) {
+        if other.is_none() || unknown || strangers || !self.network.is_connected(from, to) {
             let delay = delay + if other.is_none() { 0 } else { 100_000 };
             self.schedule_in(delay, Happening::ConnectFailed { from, life, to });
             return;
@@ -161,7 +162,9 @@ impl World {
 
     /// A node finds out whether another is reachable.
     pub fn check_link(&mut self, node: usize, peer: usize) {
-        let up = self.nodes[peer].process.is_some() && self.network.is_connected(node, peer);
+        let up = self.nodes[peer].process.is_some()
+            && self.network.is_connected(node, peer)
+            && self.are_acquainted(node, peer);
         let Some(process) = &mut self.nodes[node].process else { return };
         if process.links[peer] != up {
             process.links[peer] = up;

@@ -187,7 +187,7 @@ impl World {
             nodes,
             clients: (0..plan.clients).map(Client::new).collect(),
             network,
-            invariants: Invariants::new(),
+            invariants: Invariants::new(plan.founders()),
             counts: Counts::default(),
             log,
             phase: Phase::Faults,
@@ -206,7 +206,10 @@ impl World {
 
     fn set_up(&mut self) {
         for node in 0..self.nodes.len() {
-            let at = self.random.between(0, 1_000_000);
+            let at = match node < self.plan.voters + self.plan.observers {
+                true => self.random.between(0, 1_000_000),
+                false => self.random.between(2_000_000, 20_000_000),
+            };
             self.schedule(at, Happening::Start { node });
         }
         for client in 0..self.plan.clients {
@@ -242,26 +245,36 @@ impl World {
 
     /// Runs to the end, or to the first violation.
     pub fn run(&mut self) {
-        while let Some(Reverse((at, _, place))) = self.queue.pop() {
-            let Some(happening) = self.slab[place].take() else { continue };
-            self.free.push(place);
-            self.now = at;
-            self.shared_now.store(at, Ordering::Relaxed);
-            self.counts.events += 1;
-            if let Some(node) = self.process_of(&happening)
-                && self.nodes[node].paused_until > at
-            {
-                let until = self.nodes[node].paused_until;
-                self.schedule(until, happening);
-                continue;
-            }
-            self.happen(happening);
-            if self.counts.events > EVENTS_MAX {
-                self.check(violation("a run ends", format!("more than {EVENTS_MAX} events")));
-            }
-            if self.violation.is_some() || self.phase == Phase::Done {
+        self.run_until(u64::MAX);
+    }
+
+    /// Runs no further than to this time.
+    pub fn run_until(&mut self, end: u64) {
+        while self.violation.is_none() && self.phase != Phase::Done {
+            let due = self.queue.peek().map(|Reverse((at, _, _))| *at);
+            if due.is_none_or(|at| at > end) {
                 return;
             }
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(Reverse((at, _, place))) = self.queue.pop() else { return };
+        let Some(happening) = self.slab[place].take() else { return };
+        self.free.push(place);
+        self.now = at;
+        self.shared_now.store(at, Ordering::Relaxed);
+        self.counts.events += 1;
+        if let Some(node) = self.process_of(&happening)
+            && self.nodes[node].paused_until > at
+        {
+            let until = self.nodes[node].paused_until;
+            return self.schedule(until, happening);
+        }
+        self.happen(happening);
+        if self.counts.events > EVENTS_MAX {
+            self.check(violation("a run ends", format!("more than {EVENTS_MAX} events")));
         }
     }
 

@@ -2,6 +2,7 @@
 //! properties. They watch what members append, deliver and acknowledge, keep a tree of their own
 //! that is never restored or replayed, and judge by it all that replicas and clients see.
 
+pub mod membership;
 pub mod order;
 pub mod recovered;
 pub mod requests;
@@ -9,9 +10,11 @@ pub mod sessions;
 pub mod states;
 pub mod watches;
 
-use znodefs::Zxid;
+use znodefs::{Epoch, Zxid};
+use znodefs_server::config::ensemble::Member;
 
 use crate::invariants::Check;
+use membership::Membership;
 use order::Order;
 use requests::Requests;
 use sessions::Sessions;
@@ -27,25 +30,35 @@ pub struct Invariants {
     pub sessions: Sessions,
     /// Every znode's history.
     pub states: States,
+    /// Who belonged to the ensemble when.
+    pub membership: Membership,
 }
 
 impl Invariants {
     /// Before anything has happened.
-    pub fn new() -> Invariants {
+    pub fn new(founders: Vec<Member>) -> Invariants {
         Invariants {
             order: Order::new(),
             requests: Requests::new(),
             sessions: Sessions::new(),
             states: States::new(),
+            membership: Membership::new(founders),
         }
     }
 
-    /// A member delivers these; what nobody has delivered before is committed now.
-    pub fn deliver(&mut self, node: usize, zxids: &[Zxid], now: u64, disturbed_us: u64) -> Check {
+    /// A member in this epoch delivers these; what nobody has delivered before is committed now.
+    pub fn deliver(
+        &mut self,
+        (node, epoch): (usize, Epoch),
+        zxids: &[Zxid],
+        now: u64,
+        disturbed_us: u64,
+    ) -> Check {
         for zxid in zxids {
             let Some(txn) = self.order.deliver(node, *zxid)? else { continue };
             self.states.apply(&txn)?;
-            self.order.commit(*zxid, self.states.digest(), txn.clone());
+            self.order.commit(*zxid, epoch, self.states.digest(), txn.clone());
+            self.membership.committed(&txn);
             self.requests.committed(&txn)?;
             let proposed_us = self.order.proposed_us(*zxid);
             self.sessions.committed(&txn, proposed_us, now, disturbed_us)?;

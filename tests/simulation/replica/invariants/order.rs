@@ -22,6 +22,8 @@ struct Proposed {
 /// Something committed.
 pub struct Committed {
     pub zxid: Zxid,
+    /// No leader of an earlier epoch committed it.
+    pub epoch: Epoch,
     /// Of the state afterwards.
     pub digest: u64,
     pub txn: Arc<Txn>,
@@ -62,6 +64,12 @@ impl Order {
     /// The last one.
     pub fn last(&self) -> Zxid {
         self.sequence.last().map_or(Zxid::ZERO, |committed| committed.zxid)
+    }
+
+    /// The last one that a leader of an earlier epoch committed.
+    pub fn last_before(&self, epoch: Epoch) -> Zxid {
+        let count = self.sequence.partition_point(|committed| committed.epoch < epoch);
+        count.checked_sub(1).map_or(Zxid::ZERO, |last| self.sequence[last].zxid)
     }
 
     /// A committed transaction.
@@ -203,13 +211,14 @@ impl Order {
         zxids
     }
 
-    /// A member cuts its log.
-    pub fn truncated(&mut self, node: usize, zxid: Zxid) -> Check {
-        let end = self.log_end(node);
+    /// A member cuts its log. Whoever has no vote may hold what was committed without it, after its
+    /// leader decided how to synchronize it; it is sent that again.
+    pub fn truncated(&mut self, node: usize, zxid: Zxid, votes: bool) -> Check {
+        let (end, delivered) = (self.log_end(node), self.delivered_at(node));
         let lost = self
             .back_from(end)
             .take_while(|entry| *entry > zxid)
-            .find(|entry| self.is_committed(*entry));
+            .find(|entry| self.is_committed(*entry) && (votes || *entry <= delivered));
         self.log_ends.insert(node, zxid);
         match lost {
             None => Ok(()),
@@ -290,9 +299,11 @@ impl Order {
         }
     }
 
-    /// A transaction is committed; `digest` is that of the state afterwards.
-    pub fn commit(&mut self, zxid: Zxid, digest: u64, txn: Arc<Txn>) {
-        self.sequence.push(Committed { zxid, digest, txn });
+    /// A transaction is committed by the leader of an epoch; `digest` is that of the state afterwards.
+    pub fn commit(&mut self, zxid: Zxid, epoch: Epoch, digest: u64, txn: Arc<Txn>) {
+        // Who follows the leader before may be the first to deliver what was committed long ago.
+        let before = self.sequence.last().map_or(Epoch(0), |last| last.epoch);
+        self.sequence.push(Committed { zxid, epoch: epoch.max(before), digest, txn });
     }
 
     /// A member's tree must be that of the order.

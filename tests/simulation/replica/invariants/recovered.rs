@@ -37,8 +37,27 @@ pub fn look_at(recovered: &MemberRecovered) -> Result<Found, String> {
 
 /// Whether all that was acknowledged is there.
 pub fn holds_acknowledged(found: &Found, told: &Told) -> bool {
-    let acknowledged = told.acknowledged;
-    acknowledged <= found.snapshot || found.entries.iter().any(|(zxid, _)| *zxid == acknowledged)
+    holds(found, told.acknowledged)
+}
+
+/// Whether a transaction is there.
+fn holds(found: &Found, zxid: Zxid) -> bool {
+    zxid <= found.snapshot || found.entries.iter().any(|(entry, _)| *entry == zxid)
+}
+
+/// currentEpoch stands for the history before it: all that leaders of earlier epochs have committed,
+/// of which `committed` is the last (ZOOKEEPER-4643).
+pub fn check_adopted(node: usize, found: &Found, committed: Zxid) -> Check {
+    if holds(found, committed) {
+        return Ok(());
+    }
+    let (epoch, last) = (found.current_epoch, found.last_logged);
+    violation(
+        "currentEpoch stands for the history before it",
+        format!(
+            "node {node} has adopted epoch {epoch} without {committed}; its log ends at {last}"
+        ),
+    )
 }
 
 /// What was told must be there.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use znodefs::wire::{MultiResult, Response};
 use znodefs::{ErrorCode, SessionId, Zxid, path};
+use znodefs_server::tree::CONFIG_PATH;
 use znodefs_server::txn::{Change, Txn, TxnBody};
 
 use super::order::Order;
@@ -19,6 +20,8 @@ pub type Answer = Result<Response, i32>;
 /// Requests and their effects.
 pub struct Requests {
     effects: HashMap<(SessionId, i32), Zxid>,
+    /// The last request of each session that took effect.
+    last_effects: HashMap<SessionId, i32>,
     forbidden: HashMap<(SessionId, i32), &'static str>,
     /// The newest state that any client has seen.
     pub observed: Zxid,
@@ -33,6 +36,7 @@ impl Requests {
     pub fn new() -> Requests {
         Requests {
             effects: HashMap::new(),
+            last_effects: HashMap::new(),
             forbidden: HashMap::new(),
             observed: Zxid::ZERO,
             writes: 0,
@@ -59,6 +63,15 @@ impl Requests {
             return violation("a request takes effect once", detail);
         }
         let effective = !matches!(txn.body, TxnBody::Error(_) | TxnBody::MultiError(_));
+        // A session's end is taken through any connection that it ever had, as ZooKeeper takes it.
+        if effective && !matches!(txn.body, TxnBody::CloseSession { .. }) {
+            let last = self.last_effects.insert(txn.session_id, txn.xid).unwrap_or(0);
+            if last > txn.xid {
+                let (session_id, xid, zxid) = (txn.session_id, txn.xid, txn.zxid);
+                let detail = format!("request {xid} of {session_id} at {zxid}, behind {last}");
+                return violation("a session's requests take effect in their order", detail);
+            }
+        }
         match self.forbidden.get(&request) {
             Some(reason) if effective => {
                 let detail = format!("request {} of {} at {}", txn.xid, txn.session_id, txn.zxid);
@@ -179,6 +192,13 @@ fn explains(code: i32, ask: &Ask, states: &States, before: Zxid) -> bool {
             | Ask::Set { path, version, .. }
             | Ask::Check { path, version },
         ) => at(path).is_some_and(|znode| znode.stat.version != *version),
+        (Some(ErrorCode::BadVersion), Ask::Reconfigure { version, .. }) => {
+            states.configuration_at(before) != *version
+        }
+        (
+            Some(ErrorCode::ReconfigInProgress | ErrorCode::NewConfigNoQuorum),
+            Ask::Reconfigure { .. },
+        ) => true,
         (Some(ErrorCode::NotEmpty), Ask::Delete { path, .. }) => {
             at(path).is_some_and(|znode| znode.stat.num_children > 0)
         }
@@ -205,6 +225,16 @@ fn succeeds(response: &Response, body: &TxnBody, ask: &Ask, states: &States, zxi
                     .iter()
                     .zip(changes)
                     .all(|(ask, change)| is_what_was_asked(ask, change))
+        }
+        (
+            Ask::Reconfigure { members: wanted, version, .. },
+            TxnBody::Reconfig { members, data },
+            Response::Data { data: told, stat },
+        ) => {
+            members == wanted
+                && told.as_ref() == Some(data)
+                && states.configuration_at(Zxid(zxid.0 - 1)) == *version
+                && states.at(CONFIG_PATH, zxid).is_some_and(|znode| znode.stat == *stat)
         }
         (_, TxnBody::Change(change), response) => {
             if !is_what_was_asked(ask, change) {

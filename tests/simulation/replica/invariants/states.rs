@@ -7,8 +7,9 @@ use bytes::Bytes;
 use znodefs::wire::EventType;
 use znodefs::{Stat, Zxid, path};
 use znodefs_server::config::ServerConfig;
+use znodefs_server::config::ensemble::parse_version;
 use znodefs_server::ensemble;
-use znodefs_server::tree::DataTree;
+use znodefs_server::tree::{CONFIG_PATH, DataTree};
 use znodefs_server::txn::{Change, Txn, TxnBody};
 
 use crate::invariants::{Check, violation};
@@ -60,6 +61,13 @@ impl States {
         history.get(place.checked_sub(1)?)?.1.as_ref()
     }
 
+    /// The version of the configuration as of `zxid`; 0 before the first was written down.
+    pub fn configuration_at(&self, zxid: Zxid) -> Zxid {
+        let data = self.at(CONFIG_PATH, zxid).and_then(|znode| znode.data.as_deref());
+        let text = data.and_then(|data| std::str::from_utf8(data).ok());
+        text.and_then(parse_version).unwrap_or(Zxid::ZERO)
+    }
+
     /// The first event behind `after` that a watch of the data table, or of the child table, is told.
     pub fn first_event(&self, child: bool, path: &str, after: Zxid) -> Option<(Zxid, EventType)> {
         let events = if child { &self.child_events } else { &self.data_events };
@@ -93,6 +101,10 @@ impl States {
             TxnBody::Change(change) => self.note(txn.zxid, change, &mut touched),
             TxnBody::Multi(changes) => {
                 changes.iter().for_each(|change| self.note(txn.zxid, change, &mut touched));
+            }
+            TxnBody::Reconfig { .. } => {
+                self.raise(txn.zxid, EventType::NodeDataChanged, CONFIG_PATH);
+                touched.insert(CONFIG_PATH.to_owned());
             }
             TxnBody::CloseSession { ephemerals } => {
                 for path in ephemerals {
