@@ -12,7 +12,7 @@ use crate::{Random, Server};
 /// Which tests: `all`, or some by name, separated by commas. Without it a sample of every module.
 const CHOICE: &str = "ZNODEFS_RESTARTS";
 
-/// A file that every module appends a line of figures to.
+/// A file that every module appends its figures to.
 const REPORT: &str = "ZNODEFS_RESTARTS_REPORT";
 
 /// How many tests of each module make a sample.
@@ -85,9 +85,6 @@ pub fn pass(module: &str, cases: &[Case]) {
         figures.inconclusive.len()
     );
     eprintln!("{summary}");
-    for reason in &figures.inconclusive {
-        eprintln!("  inconclusive: {reason}");
-    }
     report(&figures, &summary);
     assert!(figures.failures.is_empty(), "{module}:\n{}", figures.failures.join("\n"));
 }
@@ -132,12 +129,15 @@ impl Figures {
     }
 }
 
-/// Appends to the report, if one is asked for.
+/// Appends to the report, if one is asked for: the figures, then why rounds had no result or failed.
 fn report(figures: &Figures, summary: &str) {
     let Some(path) = std::env::var_os(REPORT) else { return };
     let file = std::fs::File::options().create(true).append(true).open(path);
     let mut file = file.expect("the file that was asked for");
     let mut text = format!("{summary}\n");
+    for reason in &figures.inconclusive {
+        text += &format!("INCONCLUSIVE {reason}\n");
+    }
     for failure in &figures.failures {
         let line = failure.lines().next().unwrap_or_default();
         text += &format!("FAILED {line}\n");

@@ -104,16 +104,15 @@ impl Server for Restarted {
         self.servers.clone()
     }
 
+    /// All of them, one after the other: commands give up when nobody serves for seconds.
     fn start_again(&mut self) {
         let mut ensemble = self.ensemble.lock();
         for id in ensemble.ids() {
             ensemble.kill(id);
-        }
-        for id in ensemble.ids() {
             ensemble.start_member(id);
-        }
-        for id in ensemble.ids() {
-            ensemble.wait_until_serving(id);
+            for id in ensemble.ids() {
+                ensemble.wait_until_serving(id);
+            }
         }
     }
 }
