@@ -7,6 +7,7 @@
 
 pub mod acl;
 pub mod client;
+pub mod credential;
 pub mod path;
 pub mod recipe;
 pub mod stat;
@@ -14,6 +15,7 @@ pub mod wire;
 pub mod zxid;
 
 pub use acl::{Acl, Permissions};
+pub use credential::{Credential, CredentialsError};
 pub use stat::Stat;
 pub use wire::{CreateMode, ErrorCode, OpCode};
 pub use zxid::{Epoch, SessionId, Zxid};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use znodefs::Credential;
 use znodefs::client::{Client, ConnectString};
 use znodefs_mount::events::EventStream;
 use znodefs_mount::mounted::CACHED_BYTES_MAX_DEFAULT;
@@ -23,7 +24,7 @@ use crate::embedded::EmbeddedReplica;
 use crate::guard::Guard;
 use crate::kernel_mount::{self, MountError, MountIdentity, UnmountError};
 use crate::options::Access;
-use crate::plan::{Credential, Plan};
+use crate::plan::Plan;
 use crate::stop_signals::StopSignals;
 use crate::{logging, session};
 

@@ -3,19 +3,17 @@
 //! changed or a server is not there.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access, geteuid};
+use znodefs::{Credential, CredentialsError};
 
 use crate::cli::{Invocation, Source};
 use crate::kernel_mount::MountRequest;
 use crate::logging::{LogTarget, open_log_file};
 use crate::mountpoint::{self, MountpointError};
-
-/// The longest credentials file that is read, in bytes.
-const CREDENTIALS_LENGTH_MAX: u64 = 64 * 1024;
 
 /// A mount that can be made, as far as this machine is concerned.
 #[derive(Debug)]
@@ -28,32 +26,6 @@ pub struct Plan {
     pub log: LogTarget,
 }
 
-/// One authentication: a scheme that the servers know, and what it takes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// `digest`, or the name of another authentication provider.
-    pub scheme: String,
-    /// For `digest` it is `user:password`.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:***", self.scheme)
-    }
-}
-
-impl Credential {
-    /// The scheme and id that stand for it in an access control list.
-    pub fn identity(&self) -> (String, String) {
-        let id = match self.scheme.as_str() {
-            "digest" => znodefs::acl::digest_id(&self.secret),
-            _ => self.secret.clone(),
-        };
-        (self.scheme.clone(), id)
-    }
-}
-
 /// Why a mount is not even tried. Each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -61,13 +33,8 @@ pub enum PlanError {
     #[error(transparent)]
     Mountpoint(#[from] MountpointError),
     /// The credentials file cannot be used.
-    #[error("credentials file {}: {reason}", path.display())]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The log file or the pid file cannot be written.
     #[error("{what} {}: {error}", path.display())]
     Unwritable {
@@ -193,10 +160,9 @@ fn check_data_directory(path: &Path) -> Result<(), PlanError> {
     })
 }
 
-/// Reads `SCHEME:SECRET` lines, as `znode` does; blank lines and lines that begin with `#` are
-/// passed over.
-fn read_credentials(path: &Path) -> Result<Vec<Credential>, PlanError> {
-    let refused = |reason: String| PlanError::Credentials { path: path.to_owned(), reason };
+/// Reads a file that nobody else may read: a mount outlives whoever looks at it.
+fn read_credentials(path: &Path) -> Result<Vec<Credential>, CredentialsError> {
+    let refused = |reason: String| CredentialsError::new(path, reason);
     // A fifo that nobody writes to must hold nobody up: it is refused below.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = file.map_err(|error| refused(error.to_string()))?;
@@ -204,65 +170,22 @@ fn read_credentials(path: &Path) -> Result<Vec<Credential>, PlanError> {
     if !metadata.is_file() {
         return Err(refused(String::from("it is not a file")));
     }
+    let shown = path.display();
     if metadata.permissions().mode() & 0o077 != 0 {
         let mode = metadata.permissions().mode() & 0o777;
-        let path = path.display();
         return Err(refused(format!(
-            "others than its owner have access to it (mode {mode:03o}): run chmod 600 {path}"
+            "others than its owner have access to it (mode {mode:03o}): run chmod 600 {shown}"
         )));
     }
     if metadata.uid() != geteuid().as_raw() && metadata.uid() != 0 {
-        let path = path.display();
-        return Err(refused(format!("it belongs to another user: run chown $USER {path}")));
+        return Err(refused(format!("it belongs to another user: run chown $USER {shown}")));
     }
-    let mut text = String::new();
-    file.take(CREDENTIALS_LENGTH_MAX)
-        .read_to_string(&mut text)
-        .map_err(|error| refused(error.to_string()))?;
-    parse_credentials(&text).map_err(refused)
-}
-
-/// The text itself never appears in a message.
-fn parse_credentials(text: &str) -> Result<Vec<Credential>, String> {
-    let mut credentials = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        match line.split_once(':') {
-            Some((scheme, secret))
-                if !scheme.is_empty() && (scheme != "digest" || secret.contains(':')) =>
-            {
-                credentials.push(Credential { scheme: scheme.into(), secret: secret.into() });
-            }
-            _ => return Err(format!("line {number} is not of the form digest:user:password")),
-        }
-    }
-    if credentials.is_empty() {
-        return Err(String::from("it has no line of the form digest:user:password"));
-    }
-    Ok(credentials)
+    Credential::read(path, file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_lines_of_scheme_and_secret() {
-        let text = "# for the tree\n\n digest:alice:p:w \nother:secret\n";
-        let read = parse_credentials(text).unwrap();
-        let expected = [("digest", "alice:p:w"), ("other", "secret")];
-        let parts = read.iter().map(|one| (one.scheme.as_str(), one.secret.as_str()));
-        assert!(parts.eq(expected), "{read:?}");
-        assert_eq!(format!("{read:?}"), "[digest:***, other:***]");
-        for text in ["digest:a:pw\nsecret\n", "digest:a:pw\ndigest:secret\n"] {
-            let error = parse_credentials(text).unwrap_err();
-            assert_eq!(error, "line 2 is not of the form digest:user:password");
-        }
-        assert!(parse_credentials("#\n").unwrap_err().contains("no line"));
-    }
 
     #[test]
     fn a_credentials_file_that_others_can_read_is_refused() {

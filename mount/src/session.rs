@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
+use znodefs::Credential;
 use znodefs::client::{Client, ClientOptions, ConnectString, Delivery};
 use znodefs::wire::AddWatchMode;
 use znodefs_mount::events::EventStream;
 use znodefs_mount::service::{ClientService, Outside};
 
-use crate::plan::{Credential, Plan};
+use crate::plan::Plan;
 
 /// Opens the session, whose replies and events go to `events`, and checks that the chroot exists.
 ///
@@ -23,11 +23,10 @@ pub async fn open(
     events: Arc<EventStream>,
 ) -> Result<ClientService> {
     let options = &plan.invocation.options;
-    let present = |one: &Credential| (one.scheme.clone(), Bytes::from(one.secret.clone()));
     let client_options = ClientOptions {
         session_timeout: options.session_timeout,
         connect_timeout: Some(options.connect_timeout),
-        auth: plan.credentials.iter().map(present).collect(),
+        auth: plan.credentials.iter().map(Credential::to_auth).collect(),
         renew_session: true,
         // Without a quorum there is still something to read.
         read_only: options.read_only,

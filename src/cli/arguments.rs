@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,36 +50,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// How long to wait; 0 stands for not at all.
 pub fn parse_patience(text: &str) -> Result<Duration, String> {
     if text.parse() == Ok(0.0) { Ok(Duration::ZERO) } else { parse_duration(text) }
-}
-
-/// `SCHEME:CREDENTIAL`.
-pub fn parse_credential(text: &str) -> Result<(String, Bytes), String> {
-    match text.split_once(':') {
-        Some((scheme, credential)) if !scheme.is_empty() => {
-            Ok((scheme.into(), Bytes::copy_from_slice(credential.as_bytes())))
-        }
-        _ => Err("expected SCHEME:CREDENTIAL, such as digest:user:password".into()),
-    }
-}
-
-/// A file with one `SCHEME:CREDENTIAL` on each line.
-pub fn read_credentials(file: &Path) -> Result<Vec<(String, Bytes)>, Failure> {
-    let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::usage(format!("cannot read the credentials in {name}: {error}"))
-    })?;
-    let mut credentials = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        // The line itself is a secret: it is not repeated.
-        let credential = parse_credential(line)
-            .map_err(|reason| Failure::usage(format!("{name}, line {number}: {reason}")))?;
-        credentials.push(credential);
-    }
-    Ok(credentials)
 }
 
 /// A list of `SCHEME:ID:PERMISSIONS`.
@@ -136,11 +106,5 @@ mod tests {
         for text in ["", "s", "-1s", "0", "1y", "1 s", "inf", "nan", "1e300"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn credentials_keep_their_colons() {
-        let (scheme, credential) = parse_credential("digest:bob:a:b").unwrap();
-        assert_eq!((scheme.as_str(), &credential[..]), ("digest", &b"bob:a:b"[..]));
     }
 }

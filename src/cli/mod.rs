@@ -35,11 +35,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Parser, Subcommand};
+use znodefs::Credential;
 use znodefs::client::{ClientOptions, ConnectString, Delivery};
 
-use arguments::{parse_credential, parse_duration};
+use arguments::parse_duration;
 use failure::Failure;
 use service::Service;
 
@@ -90,8 +90,8 @@ struct Global {
     /// A credential to present, such as digest:user:password (may be given again; other users of
     /// this machine can see it: --credentials keeps it secret)
     #[arg(long, global = true, value_name = "SCHEME:CREDENTIAL")]
-    #[arg(value_parser = parse_credential, help_heading = "Connection")]
-    auth: Vec<(String, Bytes)>,
+    #[arg(help_heading = "Connection")]
+    auth: Vec<Credential>,
     /// A file with one SCHEME:CREDENTIAL on each line; # starts a comment
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     credentials: Option<std::path::PathBuf>,
@@ -182,14 +182,15 @@ async fn run_once(command: Once, service: &Service<'_>) -> Result<ExitCode, Fail
 impl Global {
     /// What the client is told.
     fn options(&self) -> Result<ClientOptions, Failure> {
-        let mut auth = self.auth.clone();
+        let mut credentials = self.auth.clone();
         if let Some(file) = &self.credentials {
-            auth.extend(arguments::read_credentials(file)?);
+            let read = Credential::read_file(file);
+            credentials.extend(read.map_err(|error| Failure::usage(error.to_string()))?);
         }
         Ok(ClientOptions {
             session_timeout: self.timeout,
             connect_timeout: Some(self.connect_timeout),
-            auth,
+            auth: credentials.iter().map(Credential::to_auth).collect(),
             read_only: self.read_only,
             ..ClientOptions::default()
         })

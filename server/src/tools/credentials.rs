@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
+use znodefs::Credential;
 
 use super::error::ToolError;
 
@@ -12,41 +13,23 @@ use super::error::ToolError;
 pub struct CredentialArguments {
     /// A credential for a running ensemble, such as digest:user:password (other users of this machine
     /// can see it: --credentials keeps it secret)
-    #[arg(long = "auth", value_name = "SCHEME:CREDENTIAL", value_parser = parse)]
-    auth: Vec<(String, Bytes)>,
+    #[arg(long = "auth", value_name = "SCHEME:CREDENTIAL")]
+    auth: Vec<Credential>,
 
     /// A file with one SCHEME:CREDENTIAL on each line; # starts a comment
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
 }
 
-fn parse(text: &str) -> Result<(String, Bytes), String> {
-    match text.split_once(':') {
-        Some((scheme, credential)) if !scheme.is_empty() => {
-            Ok((scheme.into(), Bytes::copy_from_slice(credential.as_bytes())))
-        }
-        _ => Err("expected SCHEME:CREDENTIAL, such as digest:user:password".into()),
-    }
-}
-
 impl CredentialArguments {
-    /// Schemes and credentials, those of the file last.
+    /// As a client presents them, those of the file last.
     pub fn all(&self) -> Result<Vec<(String, Bytes)>, ToolError> {
         let mut all = self.auth.clone();
-        let Some(path) = &self.credentials else { return Ok(all) };
-        let shown = path.display();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ToolError::Usage(format!("{shown} cannot be read: {error}")))?;
-        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            // The line itself is a secret: it is not repeated.
-            let credential = parse(line)
-                .map_err(|reason| ToolError::Usage(format!("{shown}, line {number}: {reason}")))?;
-            all.push(credential);
+        if let Some(path) = &self.credentials {
+            let read = Credential::read_file(path);
+            all.extend(read.map_err(|error| ToolError::Usage(error.to_string()))?);
         }
-        Ok(all)
+        Ok(all.iter().map(Credential::to_auth).collect())
     }
 
     /// The first of scheme `digest`, `user:password`.
