@@ -60,6 +60,8 @@ impl World {
                     let check = leadership.establish(instance, epoch, &state.disk, order);
                     self.check(check);
                 }
+                let check = self.check_configuration(node);
+                self.check(check);
             }
             Effect::StopServing => {
                 self.nodes[node].serving = false;
@@ -207,6 +209,20 @@ impl World {
         if let Some(at) = self.network.send(number, side, wire, self.now, &mut self.random) {
             self.schedule(at, Happening::Arrival { connection: number, to: side.other() });
         }
+    }
+
+    /// Whoever serves goes by the configuration that its database shows, or by a newer one.
+    fn check_configuration(&self, node: usize) -> Check {
+        let state = &self.nodes[node];
+        let shown = state.database.configuration.version;
+        let known = state.zab.as_ref().map(|zab| zab.quorum().committed().version);
+        if known.is_none_or(|known| known >= shown) {
+            return Ok(());
+        }
+        violation(
+            "a member goes by the configuration it has delivered",
+            format!("node {node} goes by {known:?} and has delivered {shown}"),
+        )
     }
 
     fn check_truncation(&self, node: usize, zxid: Zxid) -> Check {

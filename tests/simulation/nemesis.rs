@@ -42,7 +42,8 @@ impl World {
             64..=66 => self.flap(node),
             67..=73 => self.break_connection(),
             74..=76 => self.appoint(node),
-            77..=83 => self.pause(node),
+            77..=80 => self.pause(node),
+            81..=83 => self.pause_leader(),
             84..=88 => self.slow_down_disk(node),
             89..=92 => self.shut_down(node),
             93..=94 => self.wipe(node),
@@ -141,10 +142,22 @@ impl World {
         }
     }
 
+    /// One that stands still for long does not know that others have elected another.
+    fn pause_leader(&mut self) {
+        if let Some(leader) = self.leader() {
+            self.pause(leader);
+        }
+    }
+
     /// An election, or a leader that hands over, may name the wrong one: it is only a hint, and
     /// nothing may depend on it but time.
     fn appoint(&mut self, node: usize) {
         let Some(leader) = self.leader() else { return };
+        // Half the time the worst one.
+        let voters = self.ensembles().swap_remove(0);
+        let voters = voters.voters().iter().map(|id| Plan::node(*id));
+        let worst = voters.min_by_key(|voter| self.nodes[*voter].disk.last()).unwrap_or(node);
+        let node = if self.random.percent(50) { node } else { worst };
         let incarnation = self.nodes[leader].incarnation;
         let successor = Plan::id(node);
         let votes = |zab: &Zab| zab.quorum().is_voter(successor);
