@@ -182,14 +182,17 @@ impl Election {
             self.round = notification.round;
             // Without a vote: the best that is heard, for those who count it all the same.
             let own = if state.is_voter() { state.own_vote() } else { notification.vote };
-            self.start_round(state, own.max(notification.vote));
-        } else if notification.vote > self.vote || !self.may_be_voted_for(state, self.vote) {
+            let better = rank(state, notification.vote) > rank(state, own);
+            self.start_round(state, if better { notification.vote } else { own });
+        } else if rank(state, notification.vote) > rank(state, self.vote)
+            || !self.may_be_voted_for(state, self.vote)
+        {
             self.vote = notification.vote;
             self.answered.clear();
             self.record_own(state);
             let everyone = self.everyone(state);
             self.tell(state, everyone);
-        } else if notification.vote < self.vote {
+        } else if rank(state, notification.vote) < rank(state, self.vote) {
             // It may have missed ours.
             self.answer(state, from);
         }
@@ -380,6 +383,13 @@ impl Heard {
             standing: notification.standing,
         }
     }
+}
+
+/// Votes in their order. Of equal histories that of a voter of the configuration in force comes first:
+/// whoever has not heard of a later one knows no other.
+fn rank(state: &State, vote: Vote) -> (Epoch, Zxid, bool, ServerId) {
+    let is_known = state.quorum.committed().is_voter(vote.leader);
+    (vote.epoch, vote.zxid, is_known, vote.leader)
 }
 
 fn names(votes: &BTreeMap<ServerId, Heard>, id: ServerId, leader: ServerId) -> bool {

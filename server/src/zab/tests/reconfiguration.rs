@@ -389,3 +389,17 @@ fn replica_that_has_lost_its_data_forms_no_ensemble_where_there_is_one() {
     replica.pass(20);
     assert_eq!(replica.zab.role(), RoleKind::Looking);
 }
+
+#[test]
+fn of_equal_histories_that_of_a_voter_whom_everybody_knows_is_preferred() {
+    let proposed = Some(made(1, &[1, 3], &[]));
+    let at_reconfiguration = recovered(2, 2, zxid(2, 1), zxid(1, 3));
+    let mut replica = changeable(Replica::new(2, 2, 0, &at_reconfiguration), proposed);
+    replica.step(Event::Start);
+    let vote = |leader| Vote { epoch: Epoch(2), zxid: zxid(2, 1), leader: ServerId(leader) };
+    let effects = replica.hear(3, looking(1, vote(3)));
+    assert_eq!(notified(&effects), [(vec![3], looking(1, vote(2)))], "3 votes only by the new one");
+    let longer = Vote { zxid: zxid(2, 2), ..vote(3) };
+    let effects = replica.hear(3, looking(1, longer));
+    assert_eq!(notified(&effects), [(vec![1, 3], looking(1, longer))]);
+}
