@@ -2,15 +2,19 @@
 //! as its [`Service`](znodefs_mount::service::Service).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use znodefs::Credential;
-use znodefs::client::{Client, ClientOptions, ConnectString, Delivery};
+use znodefs::client::{Client, ClientOptions, ConnectString, Delivery, Error};
 use znodefs::wire::AddWatchMode;
 use znodefs_mount::events::EventStream;
 use znodefs_mount::service::{ClientService, Outside};
 
 use crate::plan::Plan;
+
+/// How long to wait before a request that no server has heard is made again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens the session, whose replies and events go to `events`, and checks that the chroot exists.
 ///
@@ -54,14 +58,21 @@ pub async fn open(
 /// Asks to be told of every change of the tree; whether the servers do that. The client asks again
 /// after every reconnection and in every new session.
 pub async fn watch_everything(client: &Client) -> bool {
-    match client.add_watch("/", AddWatchMode::PersistentRecursive).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(
-                "these servers do not tell of all changes (ZooKeeper does since 3.6): nothing is \
-                 cached, and changes made elsewhere cause no inotify events: {error}"
-            );
-            false
+    loop {
+        let error = match client.add_watch("/", AddWatchMode::PersistentRecursive).await {
+            Ok(()) => return true,
+            Err(error) => error,
+        };
+        if !matches!(error, Error::Service { .. } | Error::Closed) {
+            // Of the servers that says nothing.
+            tracing::info!("asking once more to be told of changes: {error}");
+            tokio::time::sleep(PAUSE).await;
+            continue;
         }
+        tracing::warn!(
+            "these servers do not tell of all changes (ZooKeeper does since 3.6): nothing is cached, \
+             and changes made elsewhere cause no inotify events: {error}"
+        );
+        return false;
     }
 }

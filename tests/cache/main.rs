@@ -2,6 +2,7 @@
 //! than what a reader has seen before, and it is not used while there is no connection.
 
 mod coherence;
+mod older;
 mod outage;
 mod unchanged;
 
