@@ -247,32 +247,28 @@ impl Refill<'_> {
         batches: &[Batch],
         progress: &Progress,
     ) -> Result<(), ToolError> {
-        let (mut next, mut tries) = (0, 0);
-        while next < batches.len() {
+        let mut left: VecDeque<&Batch> = batches.iter().collect();
+        let mut tries = 0;
+        while !left.is_empty() {
             let mut under_way = VecDeque::new();
-            let mut submitted = next;
             let mut failure = None;
-            while next < batches.len() && failure.is_none() {
-                while submitted < batches.len() && under_way.len() < WINDOW {
-                    let batch = &nodes[batches[submitted].clone()];
-                    let operations = batch.iter().map(creation).collect();
-                    under_way.push_back(self.client.multi(operations));
-                    submitted += 1;
+            while failure.is_none() {
+                while under_way.len() < WINDOW
+                    && let Some(batch) = left.pop_front()
+                {
+                    let operations = nodes[batch.clone()].iter().map(creation).collect();
+                    under_way.push_back((batch, self.client.multi(operations)));
                 }
-                let Some(first) = under_way.pop_front() else { break };
+                let Some((batch, first)) = under_way.pop_front() else { break };
                 match answered(first).await {
                     Ok(()) => {
-                        (next, tries) = (next + 1, 0);
+                        tries = 0;
                         progress.step();
                     }
-                    Err(error) => failure = Some(error),
+                    Err(error) => failure = Some((batch, error)),
                 }
             }
-            let Some(error) = failure else { continue };
-            // Those behind it are looked up, too.
-            for one in under_way {
-                let _ = one.await;
-            }
+            let Some((batch, error)) = failure else { continue };
             tries += 1;
             if !is_interruption(&error) || tries > TRIES {
                 return Err(ToolError::Failed(format!(
@@ -280,29 +276,34 @@ impl Refill<'_> {
                     hint(&error)
                 )));
             }
+            // Those behind it may have been done without it, on the next connection.
+            let mut doubtful = vec![batch];
+            for (batch, one) in under_way {
+                let _ = one.await;
+                doubtful.push(batch);
+            }
             tokio::time::sleep(RETRY_PAUSE).await;
-            next = self.first_missing(nodes, batches, next).await?;
+            for batch in doubtful.into_iter().rev() {
+                match self.is_done(nodes, batch).await? {
+                    true => progress.step(),
+                    false => left.push_front(batch),
+                }
+            }
         }
         Ok(())
     }
 
-    /// The first batch from `next` on that was not done; each is done as a whole or not at all.
-    async fn first_missing(
-        &self,
-        nodes: &[Node<'_>],
-        batches: &[Batch],
-        mut next: usize,
-    ) -> Result<usize, ToolError> {
+    /// Whether a batch was done; it is as a whole or not at all.
+    async fn is_done(&self, nodes: &[Node<'_>], batch: &Batch) -> Result<bool, ToolError> {
+        let path = &nodes[batch.start].path;
         let mut tries = 0;
-        while let Some(batch) = batches.get(next) {
-            let path = &nodes[batch.start].path;
+        loop {
             let found = async {
                 self.client.sync(path).await?;
                 self.client.exists(path, false).await
             };
             match found.await {
-                Ok(Some(_)) => next += 1,
-                Ok(None) => break,
+                Ok(found) => return Ok(found.is_some()),
                 Err(error) if is_interruption(&error) && tries < TRIES => {
                     tries += 1;
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -310,7 +311,6 @@ impl Refill<'_> {
                 Err(error) => return Err(failed(&error)),
             }
         }
-        Ok(next)
     }
 
     /// Lets a znode's counter of children go on by `count`, so that a sequential name does not come
