@@ -15,6 +15,7 @@ mod plan;
 mod random;
 mod replica;
 mod report;
+mod scenarios;
 mod trace;
 mod world;
 
@@ -106,6 +107,7 @@ fn whole_replicas_hold_their_invariants_for_a_fixed_set_of_seeds() {
         total.disk_failures,
         total.snapshots_taken,
         total.snapshots_installed,
+        total.reconfigurations,
     ];
     assert!(!tried.contains(&0), "{total:#?}");
 }

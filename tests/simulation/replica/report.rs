@@ -93,9 +93,6 @@ pub struct Outcome {
 pub fn run(seed: u64, mistake: Option<Mistake>, limits: Limits, detail: Detail) -> Outcome {
     mutation::choose(mistake.and_then(Mistake::of_replica));
     let mut world = World::new(Plan::new(seed, mistake, limits), Log::new(detail));
-    let config = world.plan.config(0, world.plan.founders());
-    world.invariants.states.begin(&config);
-    world.invariants.sessions.tick_us = world.plan.tick_ms * 1_000;
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     mutation::choose(None);
     if let Err(panic) = ran {

@@ -205,6 +205,9 @@ impl World {
     }
 
     fn set_up(&mut self) {
+        let config = self.plan.config(0, self.plan.founders());
+        self.invariants.states.begin(&config);
+        self.invariants.sessions.tick_us = self.plan.tick_ms * 1_000;
         for node in 0..self.nodes.len() {
             let at = match node < self.plan.voters + self.plan.observers {
                 true => self.random.between(0, 1_000_000),

@@ -1,0 +1,53 @@
+//! Runs of whole replicas in which one thing is arranged that the faults of every day bring about too
+//! seldom to be sure of.
+
+use crate::replica::log::Log;
+use crate::replica::plan::{Limits, Plan};
+use crate::replica::world::{Happening, World};
+use crate::trace::Detail;
+
+/// Three replicas and two clients without faults, some seconds after all were started a second time:
+/// what was committed before is on their disks, and too long ago to be sent entry by entry.
+fn quiet_world() -> World {
+    let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
+    (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
+    (plan.reconfiguration_percent, plan.loss_percent) = (0, 0);
+    (plan.log_apart, plan.block_length) = (false, 400);
+    let mut world = World::new(plan, Log::new(Detail::Nothing));
+    world.run_until(5_000_000);
+    (0..3).for_each(|node| world.crash(node, true));
+    world.run_until(20_000_000);
+    world
+}
+
+fn serves(world: &World, node: usize) -> bool {
+    world.nodes[node].process.as_ref().is_some_and(|process| process.serving)
+}
+
+/// A follower with a new disk of so many bytes; how often it gave its leader's snapshot up.
+fn follower_with_room_for(bytes: u64) -> u64 {
+    let mut world = quiet_world();
+    let leader = world.leader().expect("some seconds are enough for an election");
+    let node = (leader + 1) % 3;
+    world.end_process(node, true);
+    world.empty(node);
+    world.nodes[node].disk_fails = true;
+    world.nodes[node].data.set_capacity(Some(bytes));
+    world.schedule_in(0, Happening::Start { node });
+    world.run_until(world.now + 3_000_000);
+    let given_up = world.counts.snapshots_given_up;
+    assert!(world.nodes[node].process.is_some(), "it lives");
+    assert!(!serves(&world, node), "it has nothing to serve");
+    world.make_room(node);
+    world.run_until(world.now + 10_000_000);
+    assert!(world.violation.is_none(), "{:?}", world.violation);
+    assert!(serves(&world, node), "with room it takes the snapshot");
+    given_up
+}
+
+#[test]
+fn a_snapshot_for_which_there_is_no_room_is_given_up_and_taken_later() {
+    for bytes in [1_000, 2_000] {
+        assert!(follower_with_room_for(bytes) > 0, "{bytes} bytes were enough");
+    }
+}
