@@ -62,7 +62,7 @@ pub async fn run(filesystem: Arc<Filesystem>) {
                 tokio::task::spawn_blocking(move || filesystem.expire_names(directory));
             }
             Task::DropCaches => {
-                tokio::task::spawn_blocking(move || filesystem.drop_caches_of_inodes());
+                tokio::task::spawn_blocking(move || filesystem.drop_cached_names());
             }
             Task::Survey(directory) => {
                 tokio::spawn(async move {

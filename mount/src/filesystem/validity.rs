@@ -385,29 +385,35 @@ impl Filesystem {
             journal.interrupt();
             self.caching.values.lock().clear();
         }
-        if self.is_caching()
-            && let Some(kernel) = self.kernel()
-        {
+        let Some(kernel) = self.kernel() else { return };
+        if self.is_caching() {
             // Older kernels are told name by name.
             let _ = kernel.increment_epoch();
         }
+        let inodes: Vec<(u64, bool)> = {
+            let inodes = self.inodes.lock();
+            inodes.iter().map(|inode| (inode.number, inode.view.is_directory())).collect()
+        };
+        // At once, as for an event: the next server's first answers may show what these do not.
+        for (inode, is_directory) in inodes {
+            // The kernel may have forgotten it meanwhile.
+            let _ = match is_directory {
+                true => kernel.invalidate_listing(inode),
+                false => kernel.invalidate_attributes(inode),
+            };
+        }
     }
 
-    /// The rest of [`Filesystem::drop_caches`]: what the kernel has to be told inode by inode. May
-    /// wait.
-    pub(crate) fn drop_caches_of_inodes(&self) {
+    /// The rest of [`Filesystem::drop_caches`]: the names that an older kernel has to be told of one by
+    /// one. May wait.
+    pub(crate) fn drop_cached_names(&self) {
         let Some(kernel) = self.kernel() else { return };
-        let has_epochs = self.caching.has_epochs.load(Ordering::Relaxed);
+        if self.caching.has_epochs.load(Ordering::Relaxed) {
+            return;
+        }
         let inodes: Vec<Inode> = self.inodes.lock().iter().cloned().collect();
         for inode in inodes {
-            // The kernel may have forgotten it meanwhile.
-            let _ = match inode.view.is_directory() {
-                true => kernel.invalidate_listing(inode.number),
-                false => kernel.invalidate_attributes(inode.number),
-            };
-            if !has_epochs {
-                let _ = kernel.expire_entry(inode.parent, &inode.name);
-            }
+            let _ = kernel.expire_entry(inode.parent, &inode.name);
         }
     }
 }
