@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use znodefs::SessionId;
 use znodefs::wire::{ConnectRequest, Request, Response};
+use znodefs::{CreateMode, SessionId};
 use znodefs_tests::deadline::pause;
 use znodefs_tests::history::{ClientId, OperationId};
 use znodefs_tests::wire_client::{Answer, Limits};
 use znodefs_tests::{Random, WireClient};
 
 use crate::record::Record;
-use crate::requests::{Step, choose, data, path};
+use crate::requests::{Step, choose, create, data, path};
 
 /// The longest pause between two requests of one client.
 const PAUSE_MS_MAX: u64 = 30;
@@ -70,19 +70,25 @@ impl RawClient {
         Ok(true)
     }
 
-    /// Sends some requests at once; what is not answered has an unknown outcome.
-    fn ask(&mut self, requests: &[&Request<'_>]) -> Result<Vec<Answer>, Broken> {
+    /// Sends some requests at once.
+    fn send(&mut self, requests: &[&Request<'_>]) -> (Vec<OperationId>, bool) {
         let operations: Vec<OperationId> = {
             let mut history = self.record.lock();
             let mut invoke = |request| history.invoke(self.id, self.record.now(), request);
             requests.iter().map(|request| invoke(request)).collect()
         };
+        let is_sent = self.wire.send(requests).is_ok();
+        (operations, is_sent)
+    }
+
+    /// Sends some requests at once; the answers that came. What was not answered has an unknown outcome.
+    fn try_ask(&mut self, requests: &[&Request<'_>]) -> Vec<Answer> {
+        let (operations, mut is_there) = self.send(requests);
         let mut answers = Vec::new();
-        let mut broken = self.wire.send(requests).is_err();
         for (request, operation) in requests.iter().zip(operations) {
-            let answer = match broken {
-                true => None,
-                false => self.wire.receive(request).ok(),
+            let answer = match is_there {
+                true => self.wire.receive(request).ok(),
+                false => None,
             };
             let mut history = self.record.lock();
             let now = self.record.now();
@@ -97,15 +103,41 @@ impl RawClient {
                     answers.push(answer);
                 }
                 None => {
-                    broken = true;
+                    is_there = false;
                     history.lose(operation, now);
                 }
             }
         }
-        match broken {
-            true => Err(Broken),
-            false => Ok(answers),
-        }
+        answers
+    }
+
+    /// The same where each answer counts.
+    fn ask(&mut self, requests: &[&Request<'_>]) -> Result<Vec<Answer>, Broken> {
+        let answers = self.try_ask(requests);
+        if answers.len() < requests.len() { Err(Broken) } else { Ok(answers) }
+    }
+
+    /// Sends some writes and does not wait: the session goes on elsewhere meanwhile, and they must not
+    /// overtake what it does there.
+    fn leave_behind(&mut self, random: &mut Random, value: &str) {
+        let (one, other) = (path(&self.record, random), path(&self.record, random));
+        let set = |path, more| {
+            let data = data(&format!("{value}{more}"));
+            Request::SetData { path, data, version: -1 }
+        };
+        let (operations, _) = self.send(&[&set(&one, "a"), &set(&other, "b")]);
+        let mut history = self.record.lock();
+        let now = self.record.now();
+        operations.into_iter().for_each(|operation| history.lose(operation, now));
+    }
+
+    /// Ends the session with an ephemeral znode just created, and with something behind the end that must
+    /// not be done; whether the end was answered.
+    fn say_goodbye(&mut self, random: &mut Random, value: &str) -> bool {
+        let path = path(&self.record, random);
+        let ephemeral = create(&path, value, CreateMode::Ephemeral);
+        let late = Request::SetData { path: &path, data: data(value), version: -1 };
+        self.try_ask(&[&ephemeral, &Request::CloseSession, &late]).len() > 1
     }
 
     /// One of the things that clients do.
@@ -151,13 +183,16 @@ pub fn work(
             continue;
         };
         let said_goodbye = loop {
-            if stopped() || random.between(0, 400) == 0 {
-                break client.ask(&[&Request::CloseSession]).is_ok();
-            }
             values += 1;
             let value = format!("{number}-{values}");
+            if stopped() || random.between(0, 300) == 0 {
+                break client.say_goodbye(&mut random, &value);
+            }
             // A healthy connection is left as well, now and then.
-            let leaves = random.between(0, 100) == 0;
+            let leaves = random.between(0, 60) == 0;
+            if leaves && random.between(0, 2) == 0 {
+                client.leave_behind(&mut random, &value);
+            }
             if (leaves || client.step(&mut random, &value).is_err())
                 && !find_another(&mut client, &servers, &mut random, &stopped)
             {

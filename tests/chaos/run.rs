@@ -189,6 +189,12 @@ impl Clients {
         Clients { stops, workers, threads }
     }
 
+    /// Whether one has ended before it was told to.
+    fn have_failed(&self) -> bool {
+        let workers = self.workers.iter().any(JoinHandle::is_finished);
+        workers || self.threads.iter().any(std::thread::JoinHandle::is_finished)
+    }
+
     /// Lets them end; the sessions that they lost without a goodbye. An error if one was answered what
     /// is not the protocol.
     fn stop(self, runtime: &Runtime) -> Result<Vec<ClientId>, String> {
@@ -225,6 +231,9 @@ fn run_round(
     let (end, mut next_look) = (Deadline::after(time), Deadline::after(LOOK_INTERVAL));
     let raged = nemesis.rage(ensemble, end, || {
         progress.show(summary, record.len());
+        if clients.have_failed() {
+            return Err("a client was told what is not the protocol".into());
+        }
         if plan.mistake.is_some() && next_look.has_passed() {
             next_look = Deadline::after(LOOK_INTERVAL);
             if !record.history().check().violations.is_empty() {
