@@ -75,6 +75,7 @@ impl<T> Session<T> {
     ) -> Result<(), String> {
         let mut event = WatchedEvent::decode(header.zxid, decoder)
             .map_err(|error| format!("an event is unreadable: {error}"))?;
+        self.was_told(header.zxid);
         self.watches.fired(&event);
         let is_inside = below_chroot(&event.path, &self.config.chroot).is_some();
         take_chroot_off(&mut event.path, &self.config.chroot);

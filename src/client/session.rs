@@ -76,6 +76,8 @@ pub(super) struct Session<T> {
     /// Whether the server at the other end has no quorum.
     is_read_only: bool,
     last_zxid: Zxid,
+    /// The newest transaction that an event has told of; of several events of one, the last may be missing.
+    told_zxid: Zxid,
     pub(super) auth: Vec<(String, Bytes)>,
     pub(super) watches: WatchRegistry,
     /// Waiting for a connection, in order.
@@ -107,6 +109,7 @@ impl<T> Session<T> {
             is_global: false,
             is_read_only: false,
             last_zxid: Zxid::ZERO,
+            told_zxid: Zxid::ZERO,
             auth,
             watches: WatchRegistry::default(),
             unsent: VecDeque::new(),
@@ -149,7 +152,7 @@ impl<T> Session<T> {
         self.phase = Phase::Handshaking { deadline: now + self.config.handshake_timeout };
         let request = ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: self.last_zxid,
+            last_zxid_seen: self.last_zxid.max(self.told_zxid),
             timeout_ms: i32::try_from(self.config.session_timeout.as_millis()).unwrap_or(i32::MAX),
             session_id: self.session_id,
             password: Some(self.password.clone().unwrap_or(Bytes::from_static(&[0; 16]))),
@@ -322,6 +325,12 @@ impl<T> Session<T> {
     /// Remembers a reply's zxid: the newest state this client has seen.
     pub(super) fn saw(&mut self, zxid: Zxid) {
         self.last_zxid = self.last_zxid.max(zxid);
+    }
+
+    /// Remembers what an event has told of: no server may show less. Watches are still set as of the last
+    /// reply, since other events of the same transaction may have been lost with the connection.
+    pub(super) fn was_told(&mut self, zxid: Zxid) {
+        self.told_zxid = self.told_zxid.max(zxid);
     }
 
     /// No socket could be connected, or the connection is gone.

@@ -253,6 +253,26 @@ fn a_session_is_taken_along_to_the_next_connection() {
 }
 
 #[test]
+fn no_server_is_taken_that_is_behind_an_event() {
+    let mut client = Harness::connected();
+    client.submit(&watch("/a"));
+    client.reply(1, 77, 0, value()).unwrap();
+    let mut input = BytesMut::new();
+    put_frame(&mut input, |out| {
+        ReplyHeader { xid: xid::NOTIFICATION, zxid: Zxid(80), error: 0 }.encode(out);
+        put_watcher_event(out, EventType::NodeDataChanged, KeeperState::SYNC_CONNECTED, "/a");
+    });
+    client.receive(input).unwrap();
+    client.submit(&watch("/b"));
+    client.reply(2, 79, 0, value()).unwrap();
+    client.lose_connection();
+    assert_eq!(client.greet().last_zxid_seen, Zxid(80));
+    client.accept(false).unwrap();
+    // Another event of that transaction may have been on its way.
+    assert!(client.sent()[0].contains(&Zxid(79).to_string()));
+}
+
+#[test]
 fn replies_may_come_byte_by_byte_or_all_at_once() {
     let mut client = Harness::connected();
     for path in ["/a", "/b", "/c"] {
