@@ -136,9 +136,13 @@ impl World {
         }
     }
 
+    /// Half the time it stands still as well, and does not know for how long it was alone.
     fn isolate_leader(&mut self) {
         if let Some(leader) = self.leader() {
             self.isolate(leader);
+            if self.random.percent(50) {
+                self.pause(leader);
+            }
         }
     }
 

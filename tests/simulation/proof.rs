@@ -50,6 +50,10 @@ pub fn cannot_show(level: Level, mistake: Mistake) -> Option<&'static str> {
             "snapshots hold what is committed, which nothing truncates: it takes a second mistake; \
              found by persistence::tests::snapshots",
         ),
+        (Level::Replica, Mistake::Protocol(zab::Mutation::SyncWithoutQuorum)) => Some(
+            "a leader that stood still hears that its followers left before it hears a later sync; it \
+             would have to be cut off as well; found in the protocol alone",
+        ),
         _ => None,
     }
 }
