@@ -203,6 +203,10 @@ impl World {
             let (snapshot, last) = (found.snapshot, found.last_logged);
             format!("node {node} starts with a snapshot of {snapshot} and a log up to {last}")
         });
+        if went_astray && found.incomplete {
+            // It has noticed, and votes no more for what it has told.
+            self.nodes[node].told.forget_history();
+        }
         let told = self.nodes[node].told;
         if went_astray && !holds_acknowledged(&found, &told) {
             // No replica can tell it from a write that the power's end interrupted.

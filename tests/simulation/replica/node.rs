@@ -73,6 +73,11 @@ pub struct Told {
 }
 
 impl Told {
+    /// Nobody may count on its history any more, only on its promises.
+    pub fn forget_history(&mut self) {
+        *self = Told { promised: self.promised, ..Told::default() };
+    }
+
     /// Its log is cut behind this transaction, or begins anew there.
     pub fn cut(&mut self, zxid: Zxid) {
         self.acknowledged = self.acknowledged.min(zxid);

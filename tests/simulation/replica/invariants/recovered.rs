@@ -13,6 +13,8 @@ pub struct Found {
     pub accepted_epoch: Epoch,
     pub current_epoch: Epoch,
     pub last_logged: Zxid,
+    /// Whether it has noticed that something committed is missing: then it has no vote.
+    pub incomplete: bool,
     /// What the newest usable snapshot holds for certain.
     pub snapshot: Zxid,
     /// The log behind it.
@@ -30,6 +32,7 @@ pub fn look_at(recovered: &MemberRecovered) -> Result<Found, String> {
         accepted_epoch: history.accepted_epoch,
         current_epoch: history.current_epoch,
         last_logged: history.last_logged,
+        incomplete: history.incomplete,
         snapshot: history.delivered,
         entries,
     })
