@@ -52,7 +52,7 @@ use lifetime::SharedLifetimes;
 
 pub use attributes::AttributeChange;
 pub use create::Opened;
-pub use directories::{DirectoryEntry, Space};
+pub use directories::{DirectoryEntry, ListingValidity, Space};
 pub use files::{Closed, ReadNow, WrittenNow};
 pub use lifetime::Ending;
 pub use locking::Closing;

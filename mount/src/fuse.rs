@@ -23,7 +23,7 @@ use znodefs::recipe::LockMode;
 
 use crate::caller::Caller;
 use crate::filesystem::{
-    AttributeChange, Entry, Filesystem, ReadNow, RenameKind, Space, WrittenNow,
+    AttributeChange, Entry, Filesystem, ListingValidity, ReadNow, RenameKind, Space, WrittenNow,
 };
 use crate::lock_table::LockKey;
 use crate::locks::{LockRequest, Obstacle};
@@ -483,9 +483,12 @@ impl fuser::Filesystem for Adapter {
         let work = move |fs: Arc<Filesystem>| async move {
             let handle = fs.opendir(caller, inode.0).await?;
             opens.note(caller.thread, inode.0, asked);
-            let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-            let is_kept = fs.may_keep_listing(inode.0);
-            Ok((handle, if is_kept { kept } else { FopenFlags::empty() }))
+            let flags = match fs.listing_validity(inode.0) {
+                ListingValidity::None => FopenFlags::empty(),
+                ListingValidity::New => FopenFlags::FOPEN_CACHE_DIR,
+                ListingValidity::Kept => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+            };
+            Ok((handle, flags))
         };
         self.answer(reply, work, |reply: ReplyOpen, result| match result {
             Ok((handle, flags)) => reply.opened(FileHandle(handle), flags),

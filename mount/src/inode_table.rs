@@ -13,6 +13,8 @@ use std::sync::Arc;
 use znodefs::path::is_within;
 use znodefs::{Acl, Stat, Zxid};
 
+use crate::journal::Moment;
+
 /// The number of the mount's root.
 pub const ROOT: u64 = 1;
 
@@ -108,6 +110,8 @@ pub struct Inode {
     /// Tells two inodes of one number apart: the kernel takes an inode whose generation changes for
     /// another. It is the transaction that created the first znode the inode stood for.
     pub generation: u64,
+    /// When the listing was taken that the kernel may have kept of this directory.
+    pub listed: Option<Moment>,
     /// How often the kernel was told of it and has not forgotten it.
     lookups: u64,
 }
@@ -116,6 +120,19 @@ impl Inode {
     /// The znode's creation, which tells it from an earlier one at the same path.
     pub fn czxid(&self) -> Zxid {
         self.znode.stat.czxid
+    }
+
+    /// The servers have said this of its znode. Requests under way at the same time may bring their
+    /// answers in another order than they were given in: what is older changes nothing.
+    fn see(&mut self, znode: Znode) {
+        let (held, seen) = (&self.znode.stat, &znode.stat);
+        let is_older = held.czxid == seen.czxid
+            && (seen.mzxid < held.mzxid
+                || seen.pzxid < held.pzxid
+                || seen.aversion < held.aversion);
+        if !is_older {
+            self.znode = znode;
+        }
     }
 }
 
@@ -140,6 +157,7 @@ impl InodeTable {
             znode: root,
             presence: Presence::Live,
             generation: 0,
+            listed: None,
             lookups: 1,
         };
         let paths = HashMap::from([(root.path.clone(), vec![ROOT])]);
@@ -239,7 +257,7 @@ impl InodeTable {
             None => self.insert(parent, name, view, path, znode.clone()),
         };
         let inode = self.inodes.get_mut(&number).expect("found or inserted above");
-        inode.znode = znode;
+        inode.see(znode);
         inode.lookups += 1;
         inode
     }
@@ -258,6 +276,7 @@ impl InodeTable {
             path,
             presence: Presence::Live,
             generation: znode.stat.czxid.0 as u64,
+            listed: None,
             lookups: 0,
             znode,
         };
@@ -304,12 +323,17 @@ impl InodeTable {
         let inode = self.inodes.get_mut(&number)?;
         match seen {
             _ if inode.presence != Presence::Live => {}
-            Some(znode) if number == ROOT || znode.stat.czxid == inode.czxid() => {
-                inode.znode = znode;
-            }
+            Some(znode) if number == ROOT || znode.stat.czxid == inode.czxid() => inode.see(znode),
             _ => self.detach(number, Presence::Gone),
         }
         self.inodes.get(&number)
+    }
+
+    /// The kernel is given a listing of a directory that was taken at a moment.
+    pub fn listed(&mut self, number: u64, taken: Moment) {
+        if let Some(inode) = self.inodes.get_mut(&number) {
+            inode.listed = Some(taken);
+        }
     }
 
     /// A name was removed from a directory through this mount; the number of its inode, if the
@@ -478,6 +502,28 @@ mod tests {
         assert_eq!(table.find(ROOT, "a").unwrap().number, new);
         table.forget(old, 1);
         assert_eq!(table.find(ROOT, "a").unwrap().number, new);
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_changes_nothing() {
+        let mut table = table();
+        let at = |mzxid| {
+            let mut znode = znode(5);
+            znode.stat.mzxid = Zxid(mzxid);
+            znode
+        };
+        let number = add(&mut table, ROOT, "/a", at(8));
+        table.update(number, Some(at(7)));
+        assert_eq!(table.get(number).unwrap().znode, at(8));
+        assert_eq!(add(&mut table, ROOT, "/a", at(6)), number);
+        assert_eq!(table.get(number).unwrap().znode, at(8));
+        table.update(number, Some(at(9)));
+        assert_eq!(table.get(number).unwrap().znode, at(9));
+        let mut acl_set = at(9);
+        acl_set.stat.aversion = 1;
+        table.update(number, Some(acl_set.clone()));
+        table.update(number, Some(at(9)));
+        assert_eq!(table.get(number).unwrap().znode, acl_set);
     }
 
     #[test]

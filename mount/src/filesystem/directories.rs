@@ -56,6 +56,17 @@ pub struct TreeSize {
     unknown: AtomicBool,
 }
 
+/// What the kernel may do with listings of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListingValidity {
+    /// Keep none.
+    None,
+    /// Keep a new one: what it has may have been given to it after it was told to forget it.
+    New,
+    /// Use what it has.
+    Kept,
+}
+
 impl Filesystem {
     /// `OPENDIR`.
     pub async fn opendir(&self, caller: Caller, number: u64) -> Result<u64, Errno> {
@@ -106,6 +117,9 @@ impl Filesystem {
         if offset == 0 || listing.is_none() {
             let taken = Some(self.asking());
             *listing = Some(Listing { taken, ..self.take_names(&directory).await? });
+            if let Some(taken) = taken {
+                self.inodes.lock().listed(directory.number, taken);
+            }
         }
         let Some(listing) = listing.as_mut() else { return Ok(None) };
         let mut index = usize::try_from(offset).unwrap_or(usize::MAX).saturating_sub(2);
@@ -129,9 +143,20 @@ impl Filesystem {
         Ok(is_stale.then_some(directory.number))
     }
 
-    /// Whether the kernel may keep a listing of this directory.
-    pub fn may_keep_listing(&self, number: u64) -> bool {
-        self.is_caching() && !status::is_status(number) && self.has_told_listing(number)
+    /// What the kernel may do with listings of this directory, from its `OPENDIR` on.
+    pub fn listing_validity(&self, number: u64) -> ListingValidity {
+        if !self.is_caching() || status::is_status(number) || !self.has_told_listing(number) {
+            return ListingValidity::None;
+        }
+        let (listed, path) = {
+            let inodes = self.inodes.lock();
+            let Some(inode) = inodes.get(number) else { return ListingValidity::None };
+            (inode.listed, inode.path.clone())
+        };
+        match listed {
+            Some(taken) if !self.is_listing_stale(taken, &path) => ListingValidity::Kept,
+            _ => ListingValidity::New,
+        }
     }
 
     /// Whether a name is neither listed nor announced: it is for the mounts themselves.
