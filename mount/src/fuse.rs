@@ -481,9 +481,9 @@ impl fuser::Filesystem for Adapter {
         self.lookups.take(caller.thread, inode.0);
         let (opens, asked) = (self.opens.clone(), self.filesystem.asking());
         let work = move |fs: Arc<Filesystem>| async move {
-            let handle = fs.opendir(caller, inode.0).await?;
+            let (handle, validity) = fs.opendir(caller, inode.0).await?;
             opens.note(caller.thread, inode.0, asked);
-            let flags = match fs.listing_validity(inode.0) {
+            let flags = match validity {
                 ListingValidity::None => FopenFlags::empty(),
                 ListingValidity::New => FopenFlags::FOPEN_CACHE_DIR,
                 ListingValidity::Kept => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use znodefs::SessionId;
 
 use crate::filesystem::listing::Listing;
+use crate::journal::Moment;
 use crate::open_file::OpenFile;
 
 /// An open file of a znode.
@@ -73,6 +74,28 @@ pub struct DirectoryHandle {
     pub inode: u64,
     /// What is listed; taken when a reader starts at the beginning.
     pub listing: tokio::sync::Mutex<Option<Listing>>,
+    /// Whether the kernel keeps what it is given through this.
+    pub is_kept: bool,
+    /// When that was taken.
+    given: Mutex<Option<Moment>>,
+}
+
+impl DirectoryHandle {
+    /// A directory that was opened.
+    pub fn new(inode: u64, listing: Option<Listing>, is_kept: bool) -> DirectoryHandle {
+        let listing = tokio::sync::Mutex::new(listing);
+        DirectoryHandle { inode, listing, is_kept, given: Mutex::default() }
+    }
+
+    /// The kernel is given a listing that was taken at a moment.
+    pub fn give(&self, taken: Moment) {
+        *self.given.lock() = Some(taken);
+    }
+
+    /// When the listing was taken that the kernel may be keeping right now, as long as this is open.
+    pub fn given(&self) -> Option<Moment> {
+        self.given.lock().filter(|_| self.is_kept)
+    }
 }
 
 /// Something open.
@@ -92,6 +115,8 @@ struct Tables {
     handles: HashMap<u64, Handle>,
     /// The open files of each inode.
     files: HashMap<u64, Vec<Arc<FileHandle>>>,
+    /// Each directory as often as it is open.
+    directories: HashMap<u64, Vec<Arc<DirectoryHandle>>>,
     /// Commits of closed files: each channel is closed when its commit has ended.
     releasing: HashMap<u64, Vec<watch::Receiver<()>>>,
 }
@@ -106,14 +131,29 @@ pub struct HandleTable {
 /// Stands for the commit of a closed file; dropping it says that it has ended.
 pub struct Releasing(#[allow(dead_code, reason = "its drop is the message")] watch::Sender<()>);
 
+fn take_out<T>(open: &mut HashMap<u64, Vec<Arc<T>>>, inode: u64, closed: &Arc<T>) {
+    if let Some(handles) = open.get_mut(&inode) {
+        handles.retain(|handle| !Arc::ptr_eq(handle, closed));
+        if handles.is_empty() {
+            open.remove(&inode);
+        }
+    }
+}
+
 impl HandleTable {
     /// Adds something open; the number that the kernel is to know it by.
     pub fn insert(&self, handle: Handle) -> u64 {
         let mut tables = self.tables.lock();
         tables.last += 1;
         let number = tables.last;
-        if let Handle::File(file) = &handle {
-            tables.files.entry(file.inode).or_default().push(file.clone());
+        match &handle {
+            Handle::File(file) => {
+                tables.files.entry(file.inode).or_default().push(file.clone());
+            }
+            Handle::Directory(directory) => {
+                tables.directories.entry(directory.inode).or_default().push(directory.clone());
+            }
+            Handle::Status(_) => {}
         }
         tables.handles.insert(number, handle);
         number
@@ -136,15 +176,17 @@ impl HandleTable {
     pub fn remove(&self, number: u64) -> Option<Handle> {
         let mut tables = self.tables.lock();
         let handle = tables.handles.remove(&number)?;
-        if let Handle::File(closed) = &handle
-            && let Some(files) = tables.files.get_mut(&closed.inode)
-        {
-            files.retain(|file| !Arc::ptr_eq(file, closed));
-            if files.is_empty() {
-                tables.files.remove(&closed.inode);
-            }
+        match &handle {
+            Handle::File(closed) => take_out(&mut tables.files, closed.inode, closed),
+            Handle::Directory(closed) => take_out(&mut tables.directories, closed.inode, closed),
+            Handle::Status(_) => {}
         }
         Some(handle)
+    }
+
+    /// A directory, as often as it is open.
+    pub fn directories_of(&self, inode: u64) -> Vec<Arc<DirectoryHandle>> {
+        self.tables.lock().directories.get(&inode).cloned().unwrap_or_default()
     }
 
     /// How much is open.

@@ -329,10 +329,11 @@ impl InodeTable {
         self.inodes.get(&number)
     }
 
-    /// The kernel is given a listing of a directory that was taken at a moment.
-    pub fn listed(&mut self, number: u64, taken: Moment) {
+    /// The kernel is given a listing of a directory that was taken at a moment; `None` where nobody
+    /// knows which one it has kept.
+    pub fn listed(&mut self, number: u64, taken: Option<Moment>) {
         if let Some(inode) = self.inodes.get_mut(&number) {
-            inode.listed = Some(taken);
+            inode.listed = taken;
         }
     }
 

@@ -68,8 +68,12 @@ pub enum ListingValidity {
 }
 
 impl Filesystem {
-    /// `OPENDIR`.
-    pub async fn opendir(&self, caller: Caller, number: u64) -> Result<u64, Errno> {
+    /// `OPENDIR`: the handle, and what the kernel may do with listings.
+    pub async fn opendir(
+        &self,
+        caller: Caller,
+        number: u64,
+    ) -> Result<(u64, ListingValidity), Errno> {
         let listing = if status::is_status(number) {
             Some(self.status_listing(number)?)
         } else {
@@ -80,9 +84,9 @@ impl Filesystem {
             self.check(caller, &inode.znode, true, want::READ)?;
             None
         };
-        let listing = tokio::sync::Mutex::new(listing);
-        let handle = DirectoryHandle { inode: number, listing };
-        Ok(self.handles.insert(Handle::Directory(Arc::new(handle))))
+        let validity = self.listing_validity(number);
+        let handle = DirectoryHandle::new(number, listing, validity != ListingValidity::None);
+        Ok((self.handles.insert(Handle::Directory(Arc::new(handle))), validity))
     }
 
     /// `READDIR`: entries from an offset on, given to `add` until it says that there is no room.
@@ -118,7 +122,8 @@ impl Filesystem {
             let taken = Some(self.asking());
             *listing = Some(Listing { taken, ..self.take_names(&directory).await? });
             if let Some(taken) = taken {
-                self.inodes.lock().listed(directory.number, taken);
+                handle.give(taken);
+                self.inodes.lock().listed(directory.number, Some(taken));
             }
         }
         let Some(listing) = listing.as_mut() else { return Ok(None) };
@@ -144,7 +149,7 @@ impl Filesystem {
     }
 
     /// What the kernel may do with listings of this directory, from its `OPENDIR` on.
-    pub fn listing_validity(&self, number: u64) -> ListingValidity {
+    fn listing_validity(&self, number: u64) -> ListingValidity {
         if !self.is_caching() || status::is_status(number) || !self.has_told_listing(number) {
             return ListingValidity::None;
         }
@@ -153,10 +158,19 @@ impl Filesystem {
             let Some(inode) = inodes.get(number) else { return ListingValidity::None };
             (inode.listed, inode.path.clone())
         };
+        // What another reader is just being given, the kernel may keep at any moment from now on.
+        let mut open = self.handles.directories_of(number).into_iter();
+        if open.any(|other| self.gives_old_listing(&other, &path)) {
+            return ListingValidity::None;
+        }
         match listed {
             Some(taken) if !self.is_listing_stale(taken, &path) => ListingValidity::Kept,
             _ => ListingValidity::New,
         }
+    }
+
+    fn gives_old_listing(&self, open: &DirectoryHandle, path: &str) -> bool {
+        open.given().is_some_and(|taken| self.is_listing_stale(taken, path))
     }
 
     /// Whether a name is neither listed nor announced: it is for the mounts themselves.
@@ -256,7 +270,12 @@ impl Filesystem {
 
     /// `RELEASEDIR`.
     pub fn releasedir(&self, handle: u64) {
-        self.handles.remove(handle);
+        let Some(Handle::Directory(closed)) = self.handles.remove(handle) else { return };
+        let path = self.inodes.lock().get(closed.inode).map(|inode| inode.path.clone());
+        if path.is_some_and(|path| self.gives_old_listing(&closed, &path)) {
+            // The kernel may have kept it, on top of a newer one.
+            self.inodes.lock().listed(closed.inode, None);
+        }
     }
 
     /// `FSYNCDIR`: catches up with the leader. Every change of a directory is durable when it

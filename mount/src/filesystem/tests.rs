@@ -144,7 +144,7 @@ impl Mount {
 
     async fn list(&self, path: &str) -> Vec<(String, FileType)> {
         let inode = self.inode(path).await;
-        let handle = self.filesystem.opendir(ROOT_USER, inode).await.unwrap();
+        let (handle, _) = self.filesystem.opendir(ROOT_USER, inode).await.unwrap();
         let mut entries = Vec::new();
         let mut offset = 0;
         loop {
@@ -204,7 +204,7 @@ async fn a_listing_agrees_with_lookups_on_inode_numbers() {
     mount.tree.create("/d", None);
     mount.tree.create("/d/f", Some("x"));
     let directory = mount.inode("/d").await;
-    let handle = mount.filesystem.opendir(ROOT_USER, directory).await.unwrap();
+    let (handle, _) = mount.filesystem.opendir(ROOT_USER, directory).await.unwrap();
     let mut numbers = Vec::new();
     let add = |entry: &super::DirectoryEntry| {
         numbers.push((entry.name.clone(), entry.inode));
