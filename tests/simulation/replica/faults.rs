@@ -208,11 +208,13 @@ impl World {
             self.nodes[node].told.forget_history();
         }
         let told = self.nodes[node].told;
-        if went_astray && !holds_acknowledged(&found, &told) {
+        let committed = self.invariants.order.last_before(found.current_epoch);
+        let holds_all =
+            holds_acknowledged(&found, &told) && check_adopted(node, &found, committed).is_ok();
+        if went_astray && !holds_all {
             // No replica can tell it from a write that the power's end interrupted.
             return self.cannot_start(node, "its last write went astray");
         }
-        let committed = self.invariants.order.last_before(found.current_epoch);
         let check = check_found(node, &found, &told)
             .and_then(|()| check_adopted(node, &found, committed))
             .and_then(|()| self.invariants.order.found(node, found.snapshot, &found.entries));
