@@ -329,8 +329,15 @@ impl Place<'_> {
         let is_other_kind =
             told.kind != Kind::Unknown && told.kind != Kind::of(view.is_directory());
         if was_replaced || is_other_kind {
+            let has_current =
+                known.is_some_and(|known| known.czxid() == now.stat.czxid && known.view == view);
+            // Somebody may be in a directory already: it is not taken away for the sake of an event.
+            if has_current && view.is_directory() {
+                return;
+            }
             let view_told = known.map_or(told.kind.view(), |known| known.view);
-            self.vanish(shown, view_told, known.map(|known| known.number), !was_replaced);
+            let lives_on = !was_replaced || has_current;
+            self.vanish(shown, view_told, known.map(|known| known.number), lives_on);
             self.appear(shown, view, now);
         } else if told.was_set(&now.stat, told_up_to) && view == View::File {
             self.modify(shown, view, now);

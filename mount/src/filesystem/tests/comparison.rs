@@ -203,3 +203,21 @@ async fn a_deletion_that_was_missed_is_announced_when_the_name_has_come_and_gone
     let batch = next_batch(&filesystem).unwrap();
     assert_eq!(replay(&filesystem, &batch).await, [("file".to_string(), Action::Unlink)]);
 }
+
+#[tokio::test]
+async fn a_directory_that_somebody_is_in_already_is_not_taken_away_to_announce_it() {
+    let (mount, filesystem) = announcing().await;
+    let parent = filesystem.lookup(ROOT_USER, ROOT, OsStr::new("d")).await.unwrap();
+    let parent = parent.attributes.ino.0;
+    miss(&mount, &filesystem);
+    mount.tree.create("/d/file/child", None);
+    mount.tree.delete("/d/directory");
+    mount.tree.create("/d/directory", None);
+    for name in ["file", "directory"] {
+        filesystem.lookup(ROOT_USER, parent, OsStr::new(name)).await.unwrap();
+    }
+    assert_eq!(filesystem.compare().await, Ok(true));
+    let batch = next_batch(&filesystem).unwrap();
+    assert_eq!(batch.changes.len(), 2);
+    assert_eq!(replay(&filesystem, &batch).await, []);
+}
