@@ -241,12 +241,20 @@ impl Follower {
     /// may have chosen the same number, and only one of them may count us.
     pub(super) fn answer_leader_info(&mut self, state: &mut State) -> Next {
         let (current_epoch, last_zxid) = (state.current_epoch, state.window.last());
+        // Promised on an earlier connection and still being written: a history of that epoch must not
+        // be on disk before it.
+        if state.disk.facts().accepted_epoch() < state.promised
+            && !state.mutated(Mutation::PromiseBeforeFsync)
+        {
+            self.phase = FollowerPhase::Promising(state.disk.last());
+            return Next::Stay;
+        }
         let ours = state.promised == self.epoch && state.promised_to == Some(self.leader);
         if ours && self.counts {
             let facts = state.disk.facts();
             match AckEpoch::promise(self.epoch, current_epoch, last_zxid, facts) {
                 Some(ack) => self.acknowledge_epoch(state, ack),
-                // Promised on an earlier connection to this leader and still being written.
+                // Only with a promise that was told too early.
                 None => self.phase = FollowerPhase::Promising(state.disk.last()),
             }
             return Next::Stay;

@@ -90,6 +90,24 @@ fn same_leader_may_count_the_promise_again_after_a_reconnect() {
 }
 
 #[test]
+fn promise_under_way_is_waited_for_also_where_it_does_not_count() {
+    let mut replica = follower_of_3(1, 1);
+    let info = Packet::LeaderInfo { epoch: Epoch(2), counts: false };
+    let promising = replica.packet(9, info.clone());
+    replica.step(Event::Disconnected(ConnectionId(9)));
+    let vote = Vote { epoch: Epoch(9), zxid: zxid(9, 9), leader: server(3) };
+    replica.hear(3, looking(2, vote));
+    replica.pass(20);
+    let (connection, peer) = (ConnectionId(10), server(3));
+    replica.step(Event::Connected { connection, peer, outgoing: true });
+    let effects = replica.packet(10, info);
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = replica.step(Event::Durable(last_ticket(&promising).unwrap()));
+    let [Packet::AckEpoch(ack)] = &sent(&effects, 10)[..] else { panic!("{effects:?}") };
+    assert!(!ack.is_promise());
+}
+
+#[test]
 fn leader_adopts_the_epoch_on_a_quorum_of_promises() {
     let mut replica = Replica::with_history(5, 5, 0);
     replica.step(Event::Start);
