@@ -55,11 +55,25 @@ pub(super) struct Member {
     pub role: Role,
     pub submitted: SubmittedRequests,
     reattaching: HashMap<SessionId, Vec<Reattaching>>,
+    /// Clients whose session the leader does not know, until it is sure that it still leads; by the
+    /// token of a `sync`.
+    refusing: HashMap<u64, Refusing>,
     /// Connections whose `sync` was answered: what waits behind it can go on.
     released: Vec<Arc<Connection>>,
     /// Sessions heard since then are told to the leader.
     touches_told_ms: u64,
 }
+
+/// A client that is about to be told that its session is none.
+#[derive(Debug)]
+struct Refusing {
+    connection: Arc<Connection>,
+    session_id: SessionId,
+    read_only: Option<bool>,
+}
+
+/// Why a session is refused that the password is right for.
+const NO_SESSION: &str = "has expired or never was";
 
 impl Member {
     pub fn new() -> Member {
@@ -67,6 +81,7 @@ impl Member {
             role: Role::NotServing,
             submitted: SubmittedRequests::default(),
             reattaching: HashMap::new(),
+            refusing: HashMap::new(),
             released: Vec::new(),
             touches_told_ms: 0,
         }
@@ -148,6 +163,7 @@ impl Replica {
         }
         let dropped = member.submitted.clear();
         member.reattaching.clear();
+        member.refusing.clear();
         member.released.clear();
         self.metrics.add_outstanding(-(dropped as i64));
         self.by_session.clear();
@@ -416,9 +432,26 @@ impl Replica {
             connection.last_heard.set(self.now.monotonic_ms);
             self.establish(&connection, session_id, timeout_ms, read_only, effects);
         } else {
-            let reason = "has expired or never was";
-            self.refuse_session(connection, session_id, read_only, reason, effects);
+            self.refuse_when_sure(connection, session_id, read_only, effects);
         }
+    }
+
+    /// A client's session is not known to the leader. A leader that was deposed without having heard of
+    /// it knows none of the sessions made since: the client is told when a quorum has confirmed that it
+    /// leads.
+    pub(super) fn refuse_when_sure(
+        &mut self,
+        connection: Arc<Connection>,
+        session_id: SessionId,
+        read_only: Option<bool>,
+        effects: &mut Effects,
+    ) {
+        let Some(member) = &mut self.member else {
+            return self.refuse_session(connection, session_id, read_only, NO_SESSION, effects);
+        };
+        let token = member.submitted.next_token();
+        member.refusing.insert(token, Refusing { connection, session_id, read_only });
+        effects.zab.push(zab::Event::Sync { token });
     }
 
     /// Leader: a learner asks whether a session may go on there; from now on it is that learner's.
@@ -490,7 +523,10 @@ impl Replica {
     /// Everything committed before a client's `sync` is delivered.
     pub fn sync_done(&mut self, token: u64, effects: &mut Effects) {
         let Some(member) = &mut self.member else { return };
-        if let Some(connection) = member.submitted.confirm(token) {
+        if let Some(refusing) = member.refusing.remove(&token) {
+            let Refusing { connection, session_id, read_only } = refusing;
+            self.refuse_session(connection, session_id, read_only, NO_SESSION, effects);
+        } else if let Some(connection) = member.submitted.confirm(token) {
             self.answer_turns(connection, effects);
             self.let_go(effects);
         }

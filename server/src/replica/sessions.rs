@@ -115,7 +115,10 @@ impl Replica {
             self.establish(&connection, session_id, timeout_ms, request.read_only, effects);
             return;
         }
-        let reason = if known { "has expired or never was" } else { "has another password" };
+        if known {
+            return self.refuse_when_sure(connection, session_id, request.read_only, effects);
+        }
+        let reason = "has another password";
         self.refuse_session(connection, session_id, request.read_only, reason, effects);
     }
 

@@ -63,8 +63,14 @@ impl SubmittedRequests {
         let queue = self.queues.entry(connection).or_default();
         queue.submissions.push_back(Submission::Sync { origin, record, confirmed: false });
         queue.syncs = true;
+        let token = self.next_token();
+        self.syncs.insert(token, connection);
+        token
+    }
+
+    /// The token of another `sync`.
+    pub fn next_token(&mut self) -> u64 {
         self.last_token += 1;
-        self.syncs.insert(self.last_token, connection);
         self.last_token
     }
 

@@ -210,3 +210,23 @@ fn a_sessions_former_connection_is_closed_before_the_leader_is_asked_to_move_it(
     assert!(core.effects.zab.iter().any(asks));
     assert_eq!(former.outbox().phase, Phase::Closing);
 }
+
+#[test]
+fn a_session_that_the_leader_does_not_know_is_refused_when_a_quorum_has_confirmed_who_leads() {
+    let mut core = Core::learner();
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let connection = Arc::new(Connection::new(ConnectionId(99), peer, 0, 0));
+    let session_id = SessionId(5);
+    let password = Some(PasswordKey([1; 32]).password(session_id));
+    let request =
+        ConnectRequest { timeout_ms: 10_000, session_id, password, ..ConnectRequest::default() };
+    core.handle(Event::Connect { connection: connection.clone(), request });
+    core.effects.zab.clear();
+    core.replica.session_revalidated(session_id, false, &mut core.effects);
+    let [zab::Event::Sync { token }] = core.effects.zab[..] else {
+        panic!("{:?}", core.effects.zab);
+    };
+    assert_eq!(connection.outbox().phase, Phase::Connecting);
+    core.replica.sync_done(token, &mut core.effects);
+    assert_eq!(connection.outbox().phase, Phase::Closing);
+}
