@@ -9,6 +9,16 @@ fn follower_of_3(accepted: u32, current: u32) -> Replica {
     replica
 }
 
+/// Loses connection 9 to replica 3, follows it again, and has connection 10 to it.
+fn connect_again(replica: &mut Replica) {
+    replica.step(Event::Disconnected(ConnectionId(9)));
+    let vote = Vote { epoch: Epoch(9), zxid: zxid(9, 9), leader: server(3) };
+    replica.hear(3, looking(2, vote));
+    replica.pass(20);
+    let (connection, peer) = (ConnectionId(10), server(3));
+    replica.step(Event::Connected { connection, peer, outgoing: true });
+}
+
 #[test]
 fn epoch_is_above_every_one_accepted_by_a_quorum() {
     let mut replica = Replica::with_history(3, 3, 0);
@@ -78,12 +88,7 @@ fn epoch_below_the_promised_one_is_refused() {
 fn same_leader_may_count_the_promise_again_after_a_reconnect() {
     let mut replica = follower_of_3(1, 1);
     replica.packet_and_sync(9, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
-    replica.step(Event::Disconnected(ConnectionId(9)));
-    let vote = Vote { epoch: Epoch(9), zxid: zxid(9, 9), leader: server(3) };
-    replica.hear(3, looking(2, vote));
-    replica.pass(20);
-    let (connection, peer) = (ConnectionId(10), server(3));
-    replica.step(Event::Connected { connection, peer, outgoing: true });
+    connect_again(&mut replica);
     let effects = replica.packet(10, Packet::LeaderInfo { epoch: Epoch(2), counts: true });
     let [Packet::AckEpoch(ack)] = &sent(&effects, 10)[..] else { panic!("{effects:?}") };
     assert!(ack.is_promise());
@@ -94,12 +99,7 @@ fn promise_under_way_is_waited_for_also_where_it_does_not_count() {
     let mut replica = follower_of_3(1, 1);
     let info = Packet::LeaderInfo { epoch: Epoch(2), counts: false };
     let promising = replica.packet(9, info.clone());
-    replica.step(Event::Disconnected(ConnectionId(9)));
-    let vote = Vote { epoch: Epoch(9), zxid: zxid(9, 9), leader: server(3) };
-    replica.hear(3, looking(2, vote));
-    replica.pass(20);
-    let (connection, peer) = (ConnectionId(10), server(3));
-    replica.step(Event::Connected { connection, peer, outgoing: true });
+    connect_again(&mut replica);
     let effects = replica.packet(10, info);
     assert!(effects.is_empty(), "{effects:?}");
     let effects = replica.step(Event::Durable(last_ticket(&promising).unwrap()));
