@@ -203,7 +203,7 @@ impl World {
             let (snapshot, last) = (found.snapshot, found.last_logged);
             format!("node {node} starts with a snapshot of {snapshot} and a log up to {last}")
         });
-        if went_astray && found.incomplete {
+        if (went_astray || self.nodes[node].damaged) && found.incomplete {
             // It has noticed, and votes no more for what it has told.
             self.nodes[node].told.forget_history();
         }
