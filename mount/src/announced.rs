@@ -168,17 +168,18 @@ impl Announced {
 
     /// All children of a directory, if there is room for them. Those that were known before stay as
     /// they were announced.
-    pub fn surveyed(&mut self, directory: &str, children: Vec<(String, Child)>) {
+    pub fn surveyed(&mut self, directory: &str, mut children: Vec<(String, Child)>) {
         let Some(known) = self.directories.get_mut(directory) else { return };
+        if known.is_complete || self.told_up_to.is_some() {
+            return;
+        }
         let due = &self.due;
-        let is_new = |name: &str| {
-            !known.children.contains_key(name)
+        children.retain(|(name, _)| {
+            !known.children.contains_key(name.as_str())
                 && (due.is_empty() || !due.contains_key(path::join(directory, name).as_str()))
-        };
-        let mut children = children;
-        children.retain(|(name, _)| is_new(name));
+        });
         let new = children.len();
-        if known.is_complete || self.names + new > self.names_max || self.told_up_to.is_some() {
+        if self.names + new > self.names_max {
             return;
         }
         for (name, child) in children {

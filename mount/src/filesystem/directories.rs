@@ -150,13 +150,15 @@ impl Filesystem {
 
     /// What the kernel may do with listings of this directory, from its `OPENDIR` on.
     fn listing_validity(&self, number: u64) -> ListingValidity {
-        if !self.is_caching() || status::is_status(number) || !self.has_told_listing(number) {
+        if !self.is_caching() || status::is_status(number) {
             return ListingValidity::None;
         }
         let (listed, path) = {
             let inodes = self.inodes.lock();
-            let Some(inode) = inodes.get(number) else { return ListingValidity::None };
-            (inode.listed, inode.path.clone())
+            match inodes.get(number) {
+                Some(inode) if self.is_told_of(inode) => (inode.listed, inode.path.clone()),
+                _ => return ListingValidity::None,
+            }
         };
         // What another reader is just being given, the kernel may keep at any moment from now on.
         let mut open = self.handles.directories_of(number).into_iter();

@@ -31,7 +31,7 @@ pub struct RemoteState {
     noted: Notify,
     /// Whether the session's state has changed since a status file last said so.
     state_changed: AtomicBool,
-    /// Whether the kernel has to be told, inode by inode, to keep nothing.
+    /// Whether an older kernel has to be told, name by name, to keep nothing.
     must_drop_caches: AtomicBool,
     /// Whether everything that the kernel knows has to be compared with the service.
     must_compare: AtomicBool,
@@ -54,7 +54,7 @@ pub enum Task {
     Survey(Arc<str>),
     /// Tell the kernel that names in this directory are to be looked up again.
     ExpireNames(u64),
-    /// Tell the kernel to keep nothing.
+    /// Tell an older kernel, name by name, to keep nothing.
     DropCaches,
 }
 

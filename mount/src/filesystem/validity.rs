@@ -137,8 +137,9 @@ impl Filesystem {
         Validity { name: FOREVER, attributes: self.kept_attributes(number) }
     }
 
-    /// Whether servers tell of changes of a znode: not of one that the mount may not read.
-    fn is_told_of(&self, inode: &Inode) -> bool {
+    /// Whether servers tell of changes of a znode, its children included: not of one that the mount
+    /// may not read.
+    pub(super) fn is_told_of(&self, inode: &Inode) -> bool {
         let rights = self.settings.identities.rights(&inode.znode.acl);
         inode.number == ROOT || rights.owner.0 & Permissions::READ.0 != 0
     }
@@ -180,11 +181,6 @@ impl Filesystem {
     fn kept_attributes(&self, number: u64) -> Duration {
         let is_written = self.handles.pending_length(number, 0).is_some();
         if is_written { Duration::ZERO } else { MODE_VALIDITY }
-    }
-
-    /// Whether servers tell of what would change a directory's listing.
-    pub(super) fn has_told_listing(&self, directory: u64) -> bool {
-        self.inodes.lock().get(directory).is_some_and(|inode| self.is_told_of(inode))
     }
 
     /// Whether a listing that was taken then is out of date.

@@ -191,25 +191,26 @@ impl MemberDisk {
     /// of both decides, and nothing is lost but time.
     pub fn keep_configuration(&mut self, ensemble: &Ensemble) -> Result<(), DiskError> {
         self.unkept = None;
-        let Some(backend) = &self.joined else { return Ok(()) };
-        let kept = membership::keep(&self.disks, backend.ensemble_id(), ensemble);
-        match kept.map_err(DiskError::from) {
-            Err(error) if error.is_full() => {
-                self.unkept = Some(ensemble.clone());
-                self.block(error.to_string());
-                Ok(())
-            }
-            result => result,
+        if let Some(reason) = self.write_configuration(ensemble)? {
+            self.unkept = Some(ensemble.clone());
+            self.block(reason);
         }
+        Ok(())
     }
 
     /// Keeps the members of server lines. It is no loss if there is no room.
     pub fn keep_first_configuration(&self, ensemble: &Ensemble) -> Result<(), DiskError> {
-        let Some(backend) = &self.joined else { return Ok(()) };
+        self.write_configuration(ensemble).map(drop)
+    }
+
+    /// Writes a configuration, if this is a member; without room the reason, and nothing has changed.
+    fn write_configuration(&self, ensemble: &Ensemble) -> Result<Option<String>, DiskError> {
+        let Some(backend) = &self.joined else { return Ok(None) };
         let kept = membership::keep(&self.disks, backend.ensemble_id(), ensemble);
         match kept.map_err(DiskError::from) {
-            Err(error) if error.is_full() => Ok(()),
-            result => result,
+            Ok(()) => Ok(None),
+            Err(error) if error.is_full() => Ok(Some(error.to_string())),
+            Err(error) => Err(error),
         }
     }
 
