@@ -16,7 +16,7 @@ impl World {
     /// Does what a replica wants done.
     pub fn execute(&mut self, node: usize, effect: Effect) {
         self.counts.effects += 1;
-        self.trace.effect(self.now, node, &effect);
+        self.trace.effect(self.agenda.now(), node, &effect);
         match effect {
             Effect::Notify { to, notification } => {
                 for peer in to {
@@ -26,7 +26,7 @@ impl World {
             Effect::Connect { peer } => {
                 let (to, incarnation) = (Plan::node(peer), self.nodes[node].incarnation);
                 let delay = self.network.delay(&mut self.random);
-                self.schedule_in(delay, Happening::Connect { from: node, incarnation, to });
+                self.agenda.schedule_in(delay, Happening::Connect { from: node, incarnation, to });
             }
             Effect::Disconnect(connection) => {
                 self.transmit(node, connection, Wire::Close);
@@ -143,7 +143,7 @@ impl World {
                 let answer = state.disk.read(from, through, worth_max, part_max);
                 let (incarnation, answer) = (state.incarnation, Box::new(answer));
                 let delay = self.random.between(100, 5_000);
-                self.schedule_in(delay, Happening::Read { node, incarnation, read, answer });
+                self.agenda.schedule_in(delay, Happening::Read { node, incarnation, read, answer });
             }
             _ => {}
         }
@@ -153,7 +153,7 @@ impl World {
         let state = &mut self.nodes[node];
         if let Some(delay) = state.disk.submit(ticket, operation, &mut self.random) {
             let incarnation = state.incarnation;
-            self.schedule_in(delay, Happening::Synced { node, incarnation });
+            self.agenda.schedule_in(delay, Happening::Synced { node, incarnation });
         }
     }
 
@@ -164,7 +164,7 @@ impl World {
         }
         let delay = self.network.delay(&mut self.random);
         let notification = Box::new(what.clone());
-        self.schedule_in(delay, Happening::Notification { from, to, notification });
+        self.agenda.schedule_in(delay, Happening::Notification { from, to, notification });
     }
 
     fn send(&mut self, node: usize, to: &[ConnectionId], packet: Packet) {
@@ -206,8 +206,9 @@ impl World {
         let incarnation = self.nodes[node].incarnation;
         let Some(side) = self.network.side_of(number, node, incarnation) else { return };
         self.counts.packets += 1;
-        if let Some(at) = self.network.send(number, side, wire, self.now, &mut self.random) {
-            self.schedule(at, Happening::Arrival { connection: number, to: side.other() });
+        if let Some(at) = self.network.send(number, side, wire, self.agenda.now(), &mut self.random)
+        {
+            self.agenda.schedule(at, Happening::Arrival { connection: number, to: side.other() });
         }
     }
 
@@ -319,7 +320,7 @@ impl World {
             return;
         }
         let delay = self.random.around(self.plan.client_mean_us);
-        self.schedule_in(delay, Happening::Client { client });
+        self.agenda.schedule_in(delay, Happening::Client { client });
         if !self.nodes[self.clients[client]].serving || self.random.one_in(30) {
             self.clients[client] = self.random.below(self.nodes.len());
         }
@@ -331,7 +332,7 @@ impl World {
             false => None,
         };
         let delay = self.network.delay(&mut self.random);
-        self.schedule_in(delay, Happening::Request { node, sync });
+        self.agenda.schedule_in(delay, Happening::Request { node, sync });
     }
 
     /// Whose write is done may tell someone else, who syncs, elsewhere, to see it.
@@ -340,7 +341,7 @@ impl World {
             let node = self.random.below(self.nodes.len());
             let sync = Some(self.invariants.clients.sync(node));
             let delay = self.network.delay(&mut self.random);
-            self.schedule_in(delay, Happening::Request { node, sync });
+            self.agenda.schedule_in(delay, Happening::Request { node, sync });
         }
     }
 

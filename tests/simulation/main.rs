@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod agenda;
 mod database;
 mod disk;
 mod execute;
@@ -149,12 +150,12 @@ fn interruption_us(end: impl Fn(&mut World, usize)) -> u64 {
         world.run_until(10_000_000);
         let leader = world.leader().expect("ten seconds are enough for an election");
         end(&mut world, leader);
-        let before = world.now;
+        let before = world.agenda.now();
         while world.leader().is_none_or(|next| next == leader || !world.nodes[next].serving) {
-            world.run_until(world.now + 100);
+            world.run_until(world.agenda.now() + 100);
         }
         assert!(world.violation.is_none(), "{:?}", world.violation);
-        world.now - before
+        world.agenda.now() - before
     };
     let mut interruptions: Vec<u64> = (0..21).map(interruption).collect();
     interruptions.sort_unstable();

@@ -19,7 +19,7 @@ impl World {
         }
         self.counts.faults += 1;
         let delay = self.random.around(self.plan.fault_mean_us);
-        self.schedule_in(delay, Happening::Fault);
+        self.agenda.schedule_in(delay, Happening::Fault);
         if self.plan.reconfiguration_percent > 0
             && self.random.percent(self.plan.reconfiguration_percent)
         {
@@ -102,10 +102,10 @@ impl World {
             return;
         }
         self.counts.crashes += 1;
-        self.trace.note(self.now, node, "crash");
+        self.trace.note(self.agenda.now(), node, "crash");
         self.end_process(node);
         let delay = self.some_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     fn end_process(&mut self, node: usize) {
@@ -116,7 +116,7 @@ impl World {
                 true => self.random.between(100_000, 5_000_000),
                 false => self.random.between(50, 5_000),
             };
-            self.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
+            self.agenda.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
         }
         self.nodes[node].crash(&mut self.random);
         self.look_at_links(node);
@@ -168,7 +168,7 @@ impl World {
         if !self.nodes[leader].zab.as_ref().is_some_and(votes) {
             return;
         }
-        self.trace.note(self.now, node, "named as successor");
+        self.trace.note(self.agenda.now(), node, "named as successor");
         for (connection, _) in self.network.connections_of(leader, incarnation) {
             let connection = ConnectionId(connection as u64);
             let packet = Message::Packet(Packet::Handover { successor });
@@ -196,7 +196,7 @@ impl World {
         if self.nodes[node].zab.is_some() {
             return;
         }
-        self.trace.note(self.now, node, "start");
+        self.trace.note(self.agenda.now(), node, "start");
         let seed = self.random.next();
         let event = self.nodes[node].start(&self.plan, node, seed);
         let check = self.check_start(node);
@@ -226,7 +226,7 @@ impl World {
                         true => self.random.between(10_000, 2_000_000),
                         false => self.random.between(100, 10_000),
                     };
-                    self.schedule_in(delay, Happening::Link { node, peer });
+                    self.agenda.schedule_in(delay, Happening::Link { node, peer });
                 }
             }
         }
@@ -240,7 +240,7 @@ impl World {
         self.network.set_blocked(from, to, blocked);
         if !blocked {
             for (connection, to, at) in self.network.resume() {
-                self.schedule(at, Happening::Arrival { connection, to });
+                self.agenda.schedule(at, Happening::Arrival { connection, to });
             }
         }
         self.look_at_links(from);
@@ -248,11 +248,11 @@ impl World {
 
     fn block_for(&mut self, time: u64, from: usize, to: usize) {
         self.set_way(from, to, true);
-        self.schedule_in(time, Happening::Way { from, to, blocked: false });
+        self.agenda.schedule_in(time, Happening::Way { from, to, blocked: false });
     }
 
     fn isolate(&mut self, node: usize) {
-        self.trace.note(self.now, node, "isolated");
+        self.trace.note(self.agenda.now(), node, "isolated");
         let time = self.some_time();
         for peer in 0..self.nodes.len() {
             if peer != node {
@@ -289,8 +289,9 @@ impl World {
             for peer in 0..self.nodes.len() {
                 for (from, to) in [(node, peer), (peer, node)] {
                     if from != to {
-                        self.schedule_in(at, Happening::Way { from, to, blocked: true });
-                        self.schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                        self.agenda.schedule_in(at, Happening::Way { from, to, blocked: true });
+                        self.agenda
+                            .schedule_in(at + down, Happening::Way { from, to, blocked: false });
                     }
                 }
             }
@@ -318,14 +319,14 @@ impl World {
                 true => self.random.between(0, 10_000),
                 false => self.random.between(10_000, 3_000_000),
             };
-            self.schedule_in(delay, Happening::Reset { connection, side });
+            self.agenda.schedule_in(delay, Happening::Reset { connection, side });
         }
     }
 
     fn pause(&mut self, node: usize) {
         let time = self.some_time();
-        self.nodes[node].paused_until = self.now + time;
-        self.trace.note(self.now, node, "pause");
+        self.nodes[node].paused_until = self.agenda.now() + time;
+        self.trace.note(self.agenda.now(), node, "pause");
     }
 
     fn slow_down_disk(&mut self, node: usize) {
@@ -345,10 +346,10 @@ impl World {
     /// The process has ended cleanly. What it sent before is on its way.
     pub fn retire(&mut self, node: usize) {
         self.counts.handovers += 1;
-        self.trace.note(self.now, node, "retired");
+        self.trace.note(self.agenda.now(), node, "retired");
         self.end_process(node);
         let delay = self.some_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     /// A crashed node comes back with an empty disk. It must be a minority that does: a quorum needs
@@ -369,9 +370,9 @@ impl World {
         if self.nodes[node].zab.is_some() {
             self.end_process(node);
             let delay = self.some_time();
-            self.schedule_in(delay, Happening::Start { node });
+            self.agenda.schedule_in(delay, Happening::Start { node });
         }
-        self.trace.note(self.now, node, "wiped");
+        self.trace.note(self.agenda.now(), node, "wiped");
         let lost = std::mem::replace(&mut self.nodes[node].disk, Disk::new());
         self.nodes[node].wiped.push(lost);
         // Whoever replaces a disk brings the file up to date: it alone says then who the others are.
@@ -407,18 +408,18 @@ impl World {
     /// The end of all faults.
     pub fn heal(&mut self) {
         self.healed = true;
-        self.trace.note(self.now, 0, "heal");
+        self.trace.note(self.agenda.now(), 0, "heal");
         self.free_all_ways();
         self.network.loss_percent = 0;
         for node in 0..self.nodes.len() {
             let state = &mut self.nodes[node];
             state.crash_in = None;
             state.disk.slowness_us = 0;
-            state.paused_until = state.paused_until.min(self.now + 1);
-            self.schedule_in(1_000, Happening::Start { node });
+            state.paused_until = state.paused_until.min(self.agenda.now() + 1);
+            self.agenda.schedule_in(1_000, Happening::Start { node });
             self.look_at_links(node);
         }
-        self.schedule_in(100_000, Happening::Inspect);
+        self.agenda.schedule_in(100_000, Happening::Inspect);
     }
 
     /// Liveness after heal: one leader within a bound, everybody serves, all are equal, and a write
@@ -428,7 +429,7 @@ impl World {
         match well {
             None if self.final_writes > 0 => {
                 self.done = true;
-                self.counts.recovery_us = self.now - DURATION_US;
+                self.counts.recovery_us = self.agenda.now() - DURATION_US;
                 return;
             }
             None => {
@@ -438,13 +439,13 @@ impl World {
                 }
             }
             Some(ailment) => {
-                if self.now > DURATION_US + self.plan.recovery_us() {
+                if self.agenda.now() > DURATION_US + self.plan.recovery_us() {
                     self.check(violation("everything becomes well after the last fault", ailment));
                     return;
                 }
             }
         }
-        self.schedule_in(50_000, Happening::Inspect);
+        self.agenda.schedule_in(50_000, Happening::Inspect);
     }
 
     fn ailment(&self) -> Option<String> {

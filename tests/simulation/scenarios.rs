@@ -33,13 +33,13 @@ fn follower_with_room_for(bytes: u64) -> u64 {
     world.empty(node);
     world.nodes[node].disk_fails = true;
     world.nodes[node].data.set_capacity(Some(bytes));
-    world.schedule_in(0, Happening::Start { node });
-    world.run_until(world.now + 3_000_000);
+    world.agenda.schedule_in(0, Happening::Start { node });
+    world.run_until(world.agenda.now() + 3_000_000);
     let given_up = world.counts.snapshots_given_up;
     assert!(world.nodes[node].process.is_some(), "it lives");
     assert!(!serves(&world, node), "it has nothing to serve");
     world.make_room(node);
-    world.run_until(world.now + 10_000_000);
+    world.run_until(world.agenda.now() + 10_000_000);
     assert!(world.violation.is_none(), "{:?}", world.violation);
     assert!(serves(&world, node), "with room it takes the snapshot");
     given_up

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "a program")]
 
+mod agenda;
 mod database;
 mod disk;
 mod execute;

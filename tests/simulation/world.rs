@@ -1,14 +1,14 @@
 //! The event loop of a simulated run: what happens when, to whom. Time moves from event to event;
 //! events of the same microsecond come in the order in which they were scheduled.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use znodefs_server::zab::{
     ConnectionId, Effect, Ensemble, Entry, Event, LogRead, Notification, Packet, ReadId,
 };
 
+use crate::agenda::Agenda;
 use crate::database::Database;
 use crate::invariants::{Check, Invariants, Violation, check_adopted, check_epochs, violation};
 use crate::network::{Arrival, Network, Side};
@@ -137,7 +137,7 @@ pub enum Work {
 pub struct World {
     pub plan: Plan,
     pub random: Random,
-    pub now: u64,
+    pub agenda: Agenda<Happening>,
     pub nodes: Vec<Node>,
     pub network: Network<Message>,
     pub invariants: Invariants,
@@ -150,10 +150,6 @@ pub struct World {
     /// The number of final writes submitted.
     pub final_writes: usize,
     pub violation: Option<Violation>,
-    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    slab: Vec<Option<Happening>>,
-    free: Vec<usize>,
-    sequence: u64,
     pub work: VecDeque<(usize, Work)>,
     effects: Vec<Effect>,
 }
@@ -167,7 +163,7 @@ impl World {
         network.loss_percent = plan.loss_percent;
         let mut world = World {
             random,
-            now: 0,
+            agenda: Agenda::new(),
             nodes,
             network,
             invariants: Invariants::new(),
@@ -178,10 +174,6 @@ impl World {
             done: false,
             final_writes: 0,
             violation: None,
-            queue: BinaryHeap::new(),
-            slab: Vec::new(),
-            free: Vec::new(),
-            sequence: 0,
             work: VecDeque::new(),
             effects: Vec::new(),
             plan,
@@ -193,38 +185,17 @@ impl World {
     fn set_up(&mut self) {
         for node in 0..self.nodes.len() {
             let at = self.random.between(0, 2_000_000);
-            self.schedule(at, Happening::Start { node });
+            self.agenda.schedule(at, Happening::Start { node });
             let at = self.random.around(self.plan.snapshot_mean_us);
-            self.schedule(at, Happening::Snapshot { node });
+            self.agenda.schedule(at, Happening::Snapshot { node });
         }
         for client in 0..self.plan.clients {
             self.clients[client] = self.random.below(self.nodes.len());
-            self.schedule(500_000, Happening::Client { client });
+            self.agenda.schedule(500_000, Happening::Client { client });
         }
         let first = 2_000_000 + self.random.around(self.plan.fault_mean_us);
-        self.schedule(first, Happening::Fault);
-        self.schedule(DURATION_US, Happening::Heal);
-    }
-
-    /// Plans something.
-    pub fn schedule(&mut self, at: u64, happening: Happening) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.slab[place] = Some(happening);
-                place
-            }
-            None => {
-                self.slab.push(Some(happening));
-                self.slab.len() - 1
-            }
-        };
-        self.sequence += 1;
-        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
-    }
-
-    /// Plans something after a delay.
-    pub fn schedule_in(&mut self, delay: u64, happening: Happening) {
-        self.schedule(self.now + delay, happening);
+        self.agenda.schedule(first, Happening::Fault);
+        self.agenda.schedule(DURATION_US, Happening::Heal);
     }
 
     /// Runs to the end, or to the first violation.
@@ -235,21 +206,17 @@ impl World {
     /// The same, no further than this time.
     pub fn run_until(&mut self, time: u64) {
         self.settle();
-        while let Some(Reverse((at, _, _))) = self.queue.peek() {
-            if *at > time {
-                self.now = time;
-                return;
+        while let Some(at) = self.agenda.next_at() {
+            if at > time {
+                return self.agenda.wait_until(time);
             }
-            let Some(Reverse((at, _, place))) = self.queue.pop() else { return };
-            let Some(happening) = self.slab[place].take() else { continue };
-            self.free.push(place);
-            self.now = at;
+            let Some(happening) = self.agenda.pop() else { return };
             self.counts.events += 1;
             if let Some(node) = self.process_of(&happening)
                 && self.nodes[node].paused_until > at
             {
                 let until = self.nodes[node].paused_until;
-                self.schedule(until, happening);
+                self.agenda.schedule(until, happening);
                 continue;
             }
             self.happen(happening);
@@ -347,7 +314,7 @@ impl World {
     }
 
     fn step(&mut self, node: usize, work: Work) {
-        let now_ms = self.nodes[node].local_ms(self.now);
+        let now_ms = self.nodes[node].local_ms(self.agenda.now());
         let Some(zab) = &mut self.nodes[node].zab else { return };
         let event = match work {
             Work::Event(event) => event,
@@ -364,7 +331,7 @@ impl World {
         if let Event::Packet { packet: Packet::NewLeader { .. }, .. } = event {
             self.nodes[node].new_leader_end = self.nodes[node].log_end;
         }
-        self.trace.event(self.now, node, &event);
+        self.trace.event(self.agenda.now(), node, &event);
         let mut effects = std::mem::take(&mut self.effects);
         if let Some(zab) = &mut self.nodes[node].zab {
             zab.step(now_ms, event, &mut effects);
@@ -401,11 +368,11 @@ impl World {
         if deadline == u64::MAX {
             return;
         }
-        let at = state.global_us(deadline).max(self.now + 1);
+        let at = state.global_us(deadline).max(self.agenda.now() + 1);
         if at < state.timer_at {
             state.timer_at = at;
             let incarnation = state.incarnation;
-            self.schedule(at, Happening::Timer { node, incarnation });
+            self.agenda.schedule(at, Happening::Timer { node, incarnation });
         }
     }
 
@@ -420,7 +387,7 @@ impl World {
         let Some(end) = self.network.connection(connection).map(|c| c.end(to)) else { return };
         let (arrival, next) = self.network.arrive(connection, to);
         if let Some(at) = next {
-            self.schedule(at, Happening::Arrival { connection, to });
+            self.agenda.schedule(at, Happening::Arrival { connection, to });
         }
         let id = ConnectionId(connection as u64);
         match arrival {
@@ -438,7 +405,7 @@ impl World {
             Arrival::Refused => {
                 let delay = self.network.delay(&mut self.random);
                 let side = to.other();
-                self.schedule_in(delay, Happening::Reset { connection, side });
+                self.agenda.schedule_in(delay, Happening::Reset { connection, side });
             }
         }
     }
@@ -471,14 +438,14 @@ impl World {
         }
         if self.nodes[to].zab.is_none() || !self.network.is_connected(from, to) {
             let delay = delay + if self.nodes[to].zab.is_none() { 0 } else { 100_000 };
-            self.schedule_in(delay, Happening::ConnectFailed { from, incarnation, to });
+            self.agenda.schedule_in(delay, Happening::ConnectFailed { from, incarnation, to });
             return;
         }
         let leader = (to, self.nodes[to].incarnation);
         let connection = self.network.connect((from, incarnation), leader);
         let id = ConnectionId(connection as u64);
         self.feed(to, Event::Connected { connection: id, peer: Plan::id(from), outgoing: false });
-        self.schedule_in(delay, Happening::Connected { from, incarnation, to, connection });
+        self.agenda.schedule_in(delay, Happening::Connected { from, incarnation, to, connection });
     }
 
     fn check_link(&mut self, node: usize, peer: usize) {
@@ -501,7 +468,7 @@ impl World {
             .and_then(|()| check_adopted(node, disk, &self.invariants.total_order));
         self.check(epochs);
         if let Some(delay) = next {
-            self.schedule_in(delay, Happening::Synced { node, incarnation });
+            self.agenda.schedule_in(delay, Happening::Synced { node, incarnation });
         }
         if let Some(synced) = synced {
             self.feed(node, Event::Durable(synced.ticket));
@@ -519,7 +486,7 @@ impl World {
         }
         if !self.healed {
             let delay = self.random.around(self.plan.snapshot_mean_us);
-            self.schedule_in(delay, Happening::Snapshot { node });
+            self.agenda.schedule_in(delay, Happening::Snapshot { node });
         }
     }
 }

@@ -86,7 +86,7 @@ impl World {
     /// Sends a request on a client's connection.
     pub fn ask(&mut self, client: usize, ask: Ask) {
         let participant = self.participant(client);
-        let (now, floor) = (self.now, self.invariants.requests.observed);
+        let (now, floor) = (self.agenda.now(), self.invariants.requests.observed);
         let state = &mut self.clients[client];
         let Some(link) = &mut state.link else { return };
         let number = match ask {
@@ -107,10 +107,11 @@ impl World {
     /// A client does something of its own accord.
     pub fn client_acts(&mut self, client: usize) {
         let delay = self.client_random.around(self.plan.client_mean_us);
-        self.schedule_in(delay, Happening::Client { client });
+        self.agenda.schedule_in(delay, Happening::Client { client });
         let leaves = matches!(self.phase, Phase::Leaving { .. } | Phase::Done);
         let state = &self.clients[client];
-        if leaves || state.gone || state.silent_until > self.now || !state.is_established() {
+        if leaves || state.gone || state.silent_until > self.agenda.now() || !state.is_established()
+        {
             return;
         }
         match self.client_random.below(400) {
@@ -119,7 +120,7 @@ impl World {
             10..=11 if !self.is_healed() => {
                 // A process that hangs; its session may end.
                 let time = self.client_random.between(100_000, 2 * self.plan.session_us_max());
-                self.clients[client].silent_until = self.now + time;
+                self.clients[client].silent_until = self.agenda.now() + time;
                 return;
             }
             12..=13 => {
@@ -152,8 +153,8 @@ impl World {
     /// A client looks at its clock.
     pub fn client_looks_at_clock(&mut self, client: usize) {
         let delay = self.client_random.between(10_000, 40_000);
-        self.schedule_in(delay, Happening::Watchdog { client });
-        let now = self.now;
+        self.agenda.schedule_in(delay, Happening::Watchdog { client });
+        let now = self.agenda.now();
         let state = &self.clients[client];
         if state.gone || state.silent_until > now {
             return;
@@ -198,7 +199,7 @@ impl World {
     fn connect_client(&mut self, client: usize) {
         let node = self.client_random.below(self.nodes.len());
         let Some(number) = self.dial(client, node) else { return };
-        let (now, floor) = (self.now, self.invariants.requests.observed);
+        let (now, floor) = (self.agenda.now(), self.invariants.requests.observed);
         let timeout_ms = self.client_random.between(2, 22) * self.plan.tick_ms;
         let state = &mut self.clients[client];
         state.watches.reconnected();
@@ -262,7 +263,7 @@ impl World {
             let reason = "nothing takes effect through a connection that lost its session";
             self.invariants.requests.forbid(session_id, number, reason);
         }
-        self.log.asked(self.now, client, number, &ask);
+        self.log.asked(self.agenda.now(), client, number, &ask);
         self.counts.moved_writes += 1;
         self.transmit(participant, connection, Wire::Message(ask.encode(number)));
     }

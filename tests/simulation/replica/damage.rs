@@ -21,7 +21,9 @@ impl World {
             &state.data
         };
         disk.cut_power_after(count);
-        self.log.fault(self.now, || format!("node {node}: the power goes after {count} changes"));
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node}: the power goes after {count} changes")
+        });
     }
 
     /// The next sync of a log, or of any file, fails.
@@ -40,7 +42,8 @@ impl World {
         let skip = self.fault_random.between(0, 3);
         disk.inject(Fault::new(operation, libc::EIO).on(name).after(skip));
         self.counts.disk_failures += 1;
-        self.log.fault(self.now, || format!("node {node}: {operation} of {name} will fail"));
+        self.log
+            .fault(self.agenda.now(), || format!("node {node}: {operation} of {name} will fail"));
     }
 
     /// A disk has little room for a while.
@@ -52,14 +55,16 @@ impl World {
             disk.set_capacity(Some(disk.used() + room));
         }
         self.counts.full_disks += 1;
-        self.log.fault(self.now, || format!("node {node}: its disk has room for {room} bytes"));
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node}: its disk has room for {room} bytes")
+        });
         let time = self.some_time();
-        self.schedule_in(time, Happening::Room { node });
+        self.agenda.schedule_in(time, Happening::Room { node });
     }
 
     /// There is room again.
     pub fn make_room(&mut self, node: usize) {
-        self.log.fault(self.now, || format!("node {node}: its disk has room again"));
+        self.log.fault(self.agenda.now(), || format!("node {node}: its disk has room again"));
         for disk in [&self.nodes[node].data, &self.nodes[node].log_disk] {
             disk.set_capacity(None);
         }
@@ -93,7 +98,8 @@ impl World {
         disk.flip(&name, offset, mask);
         self.nodes[node].damaged = true;
         self.counts.rotten_bits += 1;
-        self.log.fault(self.now, || format!("node {node}: a bit of {name} at {offset} rots"));
+        self.log
+            .fault(self.agenda.now(), || format!("node {node}: a bit of {name} at {offset} rots"));
     }
 
     /// The next write to a log goes astray.
@@ -104,6 +110,8 @@ impl World {
         self.nodes[node].log_disk.misdirect("log.");
         self.nodes[node].damaged = true;
         self.counts.misdirected_writes += 1;
-        self.log.fault(self.now, || format!("node {node}: the next write of its log goes astray"));
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node}: the next write of its log goes astray")
+        });
     }
 }

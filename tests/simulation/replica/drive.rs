@@ -76,7 +76,7 @@ impl World {
             Action::Connect(peer) => {
                 let delay = self.network.delay(&mut self.random);
                 let to = Plan::node(peer);
-                self.schedule_in(delay, Happening::Connect { from: node, life, to });
+                self.agenda.schedule_in(delay, Happening::Connect { from: node, life, to });
             }
             Action::Send { connection, payload } => self.send(node, connection, payload),
             Action::Disconnect(connection) => self.close(node, connection as usize),
@@ -87,13 +87,13 @@ impl World {
                 if let Some(process) = self.process(node, life) {
                     process.streams.insert(connection, Stream { transfer, behind: Vec::new() });
                 }
-                self.schedule_in(10, Happening::Stream { node, life, connection });
+                self.agenda.schedule_in(10, Happening::Stream { node, life, connection });
             }
             Action::ReadLog(reading) => {
                 self.counts.log_reads += 1;
                 let delay = self.random.between(100, 5_000);
                 let reading = Box::new(reading);
-                self.schedule_in(delay, Happening::ReadLog { node, life, reading });
+                self.agenda.schedule_in(delay, Happening::ReadLog { node, life, reading });
             }
             Action::StartLog(worker) => {
                 if let Some(process) = self.process(node, life)
@@ -110,13 +110,13 @@ impl World {
                     process.snapshot = Some(task.with_block_length(length));
                 }
                 let delay = self.random.between(10, 5_000);
-                self.schedule_in(delay, Happening::Snapshot { node, life });
+                self.agenda.schedule_in(delay, Happening::Snapshot { node, life });
             }
         }
     }
 
     fn see(&mut self, node: usize, seen: Seen) {
-        self.log.seen(self.now, node, &seen);
+        self.log.seen(self.agenda.now(), node, &seen);
         let check = match seen {
             Seen::Appended(entries) => self.appended(node, &entries),
             Seen::Truncated(zxid) => {
@@ -162,7 +162,7 @@ impl World {
             }
             Seen::Serves { leader, epoch } => self.begins_to_serve(node, Plan::node(leader), epoch),
             Seen::ServesNoMore => {
-                self.disturb(self.now);
+                self.disturb(self.agenda.now());
                 if let Some(process) = &mut self.nodes[node].process {
                     (process.serving, process.leads) = (false, false);
                 }
@@ -212,7 +212,7 @@ impl World {
 
     fn is_elected(&mut self, node: usize) {
         self.counts.elections += 1;
-        self.disturb(self.now);
+        self.disturb(self.agenda.now());
         if let Some(process) = &self.nodes[node].process {
             self.invariants.order.elected(node, process.driver.zab().last_logged());
         }
@@ -222,7 +222,7 @@ impl World {
         let log = self.nodes[node].process.as_ref().and_then(|process| process.log.as_ref());
         let durable = log.map_or(Zxid::ZERO, |log| log.durable_zxid());
         self.invariants.membership.appended(entries);
-        self.invariants.order.appended(node, entries, durable, self.now)
+        self.invariants.order.appended(node, entries, durable, self.agenda.now())
     }
 
     fn begins_to_serve(
@@ -231,7 +231,7 @@ impl World {
         leader: usize,
         epoch: znodefs::Epoch,
     ) -> crate::invariants::Check {
-        self.disturb(self.now);
+        self.disturb(self.agenda.now());
         self.nodes[node].adopted = epoch;
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         (process.serving, process.leads) = (true, leader == node);
@@ -252,7 +252,7 @@ impl World {
         let before = self.invariants.order.last();
         let process = self.nodes[node].process.as_ref();
         let epoch = process.map_or(znodefs::Epoch(0), |one| one.driver.zab().current_epoch());
-        let (now, disturbed_us) = (self.now, self.disturbed_us);
+        let (now, disturbed_us) = (self.agenda.now(), self.disturbed_us);
         let delivered = self.invariants.deliver((node, epoch), zxids, now, disturbed_us);
         self.check(delivered);
         let last = self.invariants.order.last();
@@ -304,7 +304,7 @@ impl World {
         let due_ms = process.driver.next_due_ms();
         for connection in planned {
             let delay = self.random.between(1, 40);
-            self.schedule_in(delay, Happening::Serve { node, life, connection });
+            self.agenda.schedule_in(delay, Happening::Serve { node, life, connection });
         }
         if due_ms != u64::MAX {
             let at = self.nodes[node].clock.global_us(due_ms);
@@ -324,7 +324,7 @@ impl World {
                 1..=20 => self.random.between(2_000, 20_000),
                 _ => self.random.between(100, 2_000),
             };
-            self.schedule_in(delay + slowness_us, Happening::Log { node, life });
+            self.agenda.schedule_in(delay + slowness_us, Happening::Log { node, life });
         }
     }
 
@@ -361,7 +361,7 @@ impl World {
         }
         if more {
             let delay = self.random.between(10, 3_000);
-            self.schedule_in(delay, Happening::Snapshot { node, life });
+            self.agenda.schedule_in(delay, Happening::Snapshot { node, life });
         }
         self.poke(node);
     }
@@ -374,7 +374,7 @@ impl World {
         let open = match piece {
             NextPiece::Message(payload) => {
                 let delay = self.random.between(10, 3_000);
-                self.schedule_in(delay, Happening::Stream { node, life, connection });
+                self.agenda.schedule_in(delay, Happening::Stream { node, life, connection });
                 self.transmit(node, connection as usize, Wire::Message(payload))
             }
             NextPiece::Complete => {

@@ -23,12 +23,12 @@ impl World {
         }
         self.counts.faults += 1;
         let delay = self.fault_random.around(self.plan.fault_mean_us);
-        self.schedule_in(delay, Happening::Fault);
+        self.agenda.schedule_in(delay, Happening::Fault);
         if self.plan.may_change() && self.fault_random.percent(self.plan.reconfiguration_percent) {
             return self.reconfigure();
         }
         let node = self.fault_random.below(self.nodes.len());
-        self.disturb(self.now);
+        self.disturb(self.agenda.now());
         match self.fault_random.below(100) {
             0..=9 => self.crash(node, true),
             10..=14 => self.crash(node, false),
@@ -73,7 +73,7 @@ impl World {
     /// The same, and nothing is quiet meanwhile.
     fn disturbed_time(&mut self) -> u64 {
         let time = self.some_time();
-        self.disturb(self.now + time);
+        self.disturb(self.agenda.now() + time);
         time
     }
 
@@ -84,10 +84,10 @@ impl World {
         }
         self.counts.crashes += 1;
         let what = if power { "loses its power" } else { "is killed" };
-        self.log.fault(self.now, || format!("node {node} {what}"));
+        self.log.fault(self.agenda.now(), || format!("node {node} {what}"));
         self.end_process(node, power);
         let delay = self.disturbed_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     /// Everything of a process that others see of its end.
@@ -99,7 +99,7 @@ impl World {
                 true => self.fault_random.between(100_000, 3_000_000),
                 false => self.fault_random.between(50, 5_000),
             };
-            self.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
+            self.agenda.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
         }
         self.nodes[node].stop(power);
         self.look_at_links(node);
@@ -107,7 +107,7 @@ impl World {
 
     /// A process that cannot go on has ended itself.
     pub fn stops(&mut self, node: usize, reason: &str) {
-        self.log.fault(self.now, || format!("node {node} stops: {reason}"));
+        self.log.fault(self.agenda.now(), || format!("node {node} stops: {reason}"));
         self.counts.stops += 1;
         let state = &self.nodes[node];
         if !state.disk_fails && !state.damaged {
@@ -118,7 +118,7 @@ impl World {
         let power = self.fault_random.percent(50);
         self.end_process(node, power);
         let delay = self.disturbed_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     /// The node that leads, if any does.
@@ -161,7 +161,8 @@ impl World {
         }
         let packet = Packet::Handover { successor };
         let bytes = Driver::encode_packet(&packet).expect("it is short");
-        self.log.fault(self.now, || format!("node {node} is named as successor of {leader}"));
+        self.log
+            .fault(self.agenda.now(), || format!("node {node} is named as successor of {leader}"));
         for (connection, side) in self.network.connections_of(leader, life) {
             let other = self.network.connection(connection).map(|one| one.end(side.other()).node);
             if side == Side::Leader && other.is_some_and(|other| other < self.nodes.len()) {
@@ -184,7 +185,7 @@ impl World {
         if self.nodes[node].power_is_off() {
             self.nodes[node].stop(true);
         }
-        self.disturb(self.now);
+        self.disturb(self.agenda.now());
         let newest = self.invariants.order.last();
         let went_astray = self.nodes[node].log_disk.last_write_went_astray();
         self.name_others(node);
@@ -193,13 +194,13 @@ impl World {
         if self.nodes[node].power_is_off() {
             // The power went while it was starting.
             self.nodes[node].stop(true);
-            return self.schedule_in(1_000, Happening::Start { node });
+            return self.agenda.schedule_in(1_000, Happening::Start { node });
         }
         let found = match started {
             Ok(found) => found,
             Err(reason) => return self.cannot_start(node, &reason),
         };
-        self.log.fault(self.now, || {
+        self.log.fault(self.agenda.now(), || {
             let (snapshot, last) = (found.snapshot, found.last_logged);
             format!("node {node} starts with a snapshot of {snapshot} and a log up to {last}")
         });
@@ -229,7 +230,7 @@ impl World {
     }
 
     fn cannot_start(&mut self, node: usize, reason: &str) {
-        self.log.fault(self.now, || format!("node {node} cannot start: {reason}"));
+        self.log.fault(self.agenda.now(), || format!("node {node} cannot start: {reason}"));
         let state = &mut self.nodes[node];
         state.process = None;
         if state.damaged {
@@ -241,7 +242,7 @@ impl World {
             self.check(violation("a node starts on what its disk has kept", detail));
         }
         let delay = self.disturbed_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     /// Blocks or frees a way, and lets what waited there go on.
@@ -249,15 +250,15 @@ impl World {
         if self.is_healed() && blocked || self.network.is_blocked(from, to) == blocked {
             return;
         }
-        self.disturb(self.now);
-        self.log.fault(self.now, || {
+        self.disturb(self.agenda.now());
+        self.log.fault(self.agenda.now(), || {
             let what = if blocked { "is blocked" } else { "is free" };
             format!("the way from {from} to {to} {what}")
         });
         self.network.set_blocked(from, to, blocked);
         if !blocked {
             for (connection, to, at) in self.network.resume() {
-                self.schedule(at, Happening::Arrival { connection, to });
+                self.agenda.schedule(at, Happening::Arrival { connection, to });
             }
         }
         if from < self.nodes.len() {
@@ -267,7 +268,7 @@ impl World {
 
     fn block_for(&mut self, time: u64, from: usize, to: usize) {
         self.set_way(from, to, true);
-        self.schedule_in(time, Happening::Way { from, to, blocked: false });
+        self.agenda.schedule_in(time, Happening::Way { from, to, blocked: false });
     }
 
     fn participants(&self) -> usize {
@@ -319,14 +320,15 @@ impl World {
             for peer in 0..self.nodes.len() {
                 for (from, to) in [(node, peer), (peer, node)] {
                     if from != to {
-                        self.schedule_in(at, Happening::Way { from, to, blocked: true });
-                        self.schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                        self.agenda.schedule_in(at, Happening::Way { from, to, blocked: true });
+                        self.agenda
+                            .schedule_in(at + down, Happening::Way { from, to, blocked: false });
                     }
                 }
             }
             at += down + up;
         }
-        self.disturb(self.now + at);
+        self.disturb(self.agenda.now() + at);
     }
 
     /// Every way is free again.
@@ -345,21 +347,23 @@ impl World {
             return;
         }
         let connection = open[self.fault_random.below(open.len())];
-        self.log.fault(self.now, || format!("connection {connection} breaks"));
+        self.log.fault(self.agenda.now(), || format!("connection {connection} breaks"));
         for side in [Side::Learner, Side::Leader] {
             let delay = match self.fault_random.percent(50) {
                 true => self.fault_random.between(0, 10_000),
                 false => self.fault_random.between(10_000, 2_000_000),
             };
-            self.disturb(self.now + delay);
-            self.schedule_in(delay, Happening::Reset { connection, side });
+            self.disturb(self.agenda.now() + delay);
+            self.agenda.schedule_in(delay, Happening::Reset { connection, side });
         }
     }
 
     fn pause(&mut self, node: usize) {
         let time = self.disturbed_time();
-        self.nodes[node].paused_until = self.now + time;
-        self.log.fault(self.now, || format!("node {node} stands still for {} ms", time / 1_000));
+        self.nodes[node].paused_until = self.agenda.now() + time;
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node} stands still for {} ms", time / 1_000)
+        });
     }
 
     fn slow_down_disk(&mut self, node: usize) {
@@ -368,12 +372,14 @@ impl World {
             false => self.fault_random.between(1_000, 500_000),
         };
         let slowness = self.nodes[node].slowness_us;
-        self.log.fault(self.now, || format!("node {node}: its disk takes {slowness} us longer"));
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node}: its disk takes {slowness} us longer")
+        });
     }
 
     fn shut_down(&mut self, node: usize) {
         let Some(process) = &self.nodes[node].process else { return };
-        self.log.fault(self.now, || format!("node {node} is asked to shut down"));
+        self.log.fault(self.agenda.now(), || format!("node {node} is asked to shut down"));
         process.service.mailbox.push(znodefs_server::replica::Event::Stop);
         let all = process.service.connections.stop();
         all.iter().for_each(|connection| connection.close());
@@ -383,7 +389,7 @@ impl World {
     /// A process has ended in order; it starts again later.
     pub fn retire(&mut self, node: usize) {
         self.counts.handovers += 1;
-        self.log.fault(self.now, || format!("node {node} has shut down"));
+        self.log.fault(self.agenda.now(), || format!("node {node} has shut down"));
         let state = &mut self.nodes[node];
         if let Some(mut log) = state.process.as_mut().and_then(|process| process.log.take()) {
             log.work_off();
@@ -392,20 +398,22 @@ impl World {
         }
         self.end_process(node, false);
         let delay = self.disturbed_time();
-        self.schedule_in(delay, Happening::Start { node });
+        self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
     /// The wall clock jumps; nothing but what znodes say may depend on it.
     fn jump(&mut self, node: usize) {
         let by_ms = self.fault_random.between(0, 2 * DAY_MS as u64) as i64 - DAY_MS;
-        self.log.fault(self.now, || format!("node {node}: its wall clock jumps by {by_ms} ms"));
+        self.log.fault(self.agenda.now(), || {
+            format!("node {node}: its wall clock jumps by {by_ms} ms")
+        });
         self.nodes[node].clock.jump(by_ms);
         self.counts.jumps += 1;
     }
 
     /// A node's disk is replaced by an empty one.
     pub fn empty(&mut self, node: usize) {
-        self.log.fault(self.now, || format!("node {node} is emptied"));
+        self.log.fault(self.agenda.now(), || format!("node {node} is emptied"));
         self.counts.wipes += 1;
         let (data, log) = (self.random.next(), self.random.next());
         let plan: &Plan = &self.plan;
@@ -430,7 +438,7 @@ impl World {
         if self.nodes[node].process.is_some() {
             self.end_process(node, true);
             let delay = self.disturbed_time();
-            self.schedule_in(delay, Happening::Start { node });
+            self.agenda.schedule_in(delay, Happening::Start { node });
         }
         self.empty(node);
     }

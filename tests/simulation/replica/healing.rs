@@ -10,17 +10,17 @@ const GOING_ON_US: u64 = 5_000_000;
 impl World {
     /// The end of all faults.
     pub fn heal(&mut self) {
-        self.log.fault(self.now, || "no more faults".to_owned());
+        self.log.fault(self.agenda.now(), || "no more faults".to_owned());
         self.free_all_ways();
-        self.phase = Phase::Healed { at: self.now };
+        self.phase = Phase::Healed { at: self.agenda.now() };
         self.network.loss_percent = 0;
-        self.disturb(self.now);
+        self.disturb(self.agenda.now());
         for node in 0..self.nodes.len() {
             self.make_room(node);
             let state = &mut self.nodes[node];
             state.crash_in = None;
             state.slowness_us = 0;
-            state.paused_until = state.paused_until.min(self.now + 1);
+            state.paused_until = state.paused_until.min(self.agenda.now() + 1);
             for disk in [&state.data, &state.log_disk] {
                 disk.clear_faults();
                 if !disk.is_off() {
@@ -31,29 +31,31 @@ impl World {
             if state.damaged && state.process.is_some() {
                 self.end_process(node, true);
             }
-            self.schedule_in(1_000, Happening::Start { node });
+            self.agenda.schedule_in(1_000, Happening::Start { node });
             self.look_at_links(node);
         }
         for client in &mut self.clients {
-            client.silent_until = client.silent_until.min(self.now);
+            client.silent_until = client.silent_until.min(self.agenda.now());
         }
-        self.schedule_in(100_000, Happening::Inspect);
+        self.agenda.schedule_in(100_000, Happening::Inspect);
     }
 
     /// Liveness after healing.
     pub fn inspect(&mut self) {
-        self.schedule_in(50_000, Happening::Inspect);
+        self.agenda.schedule_in(50_000, Happening::Inspect);
         match self.phase {
             Phase::Healed { at } => {
                 let ailment = self.ailment();
                 match ailment {
-                    None if self.now >= at + GOING_ON_US => {
-                        self.counts.recovery_us = self.now - at - GOING_ON_US;
-                        self.phase = Phase::Leaving { at: self.now };
+                    None if self.agenda.now() >= at + GOING_ON_US => {
+                        self.counts.recovery_us = self.agenda.now() - at - GOING_ON_US;
+                        self.phase = Phase::Leaving { at: self.agenda.now() };
                         self.clients_leave();
                     }
                     None => {}
-                    Some(ailment) if self.now > at + GOING_ON_US + self.plan.recovery_us() => {
+                    Some(ailment)
+                        if self.agenda.now() > at + GOING_ON_US + self.plan.recovery_us() =>
+                    {
                         self.check(violation(
                             "everything becomes well after the last fault",
                             ailment,
@@ -66,7 +68,7 @@ impl World {
                 None => self.phase = Phase::Done,
                 Some(what) => {
                     let patience = 2 * self.plan.session_us_max() + 5_000_000;
-                    if self.now > at + patience {
+                    if self.agenda.now() > at + patience {
                         self.check(violation("nothing is left of clients that are gone", what));
                     }
                 }

@@ -18,7 +18,7 @@ const FRAME_LENGTH_MAX: usize = 4 << 20;
 impl World {
     /// Bytes come to a client.
     pub fn client_hears(&mut self, client: usize, connection: usize, bytes: &[u8]) {
-        let now = self.now;
+        let now = self.agenda.now();
         let state = &mut self.clients[client];
         // What comes on a connection that the client has turned away from is not looked at.
         let Some(link) = state.link.as_mut().filter(|link| link.number == connection) else {
@@ -54,7 +54,7 @@ impl World {
         };
         let state = &mut self.clients[client];
         let former = state.session.as_ref().map(|session| session.id);
-        self.log.note(self.now, || {
+        self.log.note(self.agenda.now(), || {
             let had = former.map_or("none".to_owned(), |former| former.to_string());
             format!("client {client} hears of session {}, had {had}", response.session_id)
         });
@@ -120,7 +120,7 @@ impl World {
 
     /// Whether nothing was out of order for so long, in microseconds.
     pub fn quiet_for(&self, time: u64) -> bool {
-        self.disturbed_us + time < self.now
+        self.disturbed_us + time < self.agenda.now()
     }
 
     fn set_watches_again(&mut self, client: usize) {
@@ -148,7 +148,7 @@ impl World {
                 detail: error.to_string(),
             })?;
             self.counts.events_heard += 1;
-            self.log.heard_event(self.now, client, &event);
+            self.log.heard_event(self.agenda.now(), client, &event);
             return self.clients[client].watches.event(&self.invariants.states, &event);
         }
         let Some(link) = &mut self.clients[client].link else { return Ok(()) };
@@ -161,7 +161,7 @@ impl World {
             0 => Response::decode(asked.ask.op_code(), &mut decoder).map_err(|_| i32::MIN),
             error => Err(error),
         };
-        self.log.answered(self.now, client, &asked, header.zxid, &answer);
+        self.log.answered(self.agenda.now(), client, &asked, header.zxid, &answer);
         self.answered(client, &asked, header.zxid, &answer)
     }
 

@@ -48,7 +48,7 @@ impl World {
         let ask = self.ask_for(&new.members, at_once, version);
         self.invariants.membership.wants(new.members);
         let client = asking[self.fault_random.below(asking.len())];
-        self.log.fault(self.now, || format!("client {client} asks for other members"));
+        self.log.fault(self.agenda.now(), || format!("client {client} asks for other members"));
         self.ask(client, ask);
     }
 

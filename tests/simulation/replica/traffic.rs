@@ -27,7 +27,7 @@ impl World {
             return;
         }
         let delay = self.network.delay(&mut self.random);
-        self.schedule_in(delay, Happening::Notification { from, to, payload });
+        self.agenda.schedule_in(delay, Happening::Notification { from, to, payload });
     }
 
     /// A notification arrives.
@@ -40,8 +40,10 @@ impl World {
         let life = self.life_of(from);
         let Some(side) = self.network.side_of(connection, from, life) else { return false };
         self.counts.messages += 1;
-        if let Some(at) = self.network.send(connection, side, wire, self.now, &mut self.random) {
-            self.schedule(at, Happening::Arrival { connection, to: side.other() });
+        if let Some(at) =
+            self.network.send(connection, side, wire, self.agenda.now(), &mut self.random)
+        {
+            self.agenda.schedule(at, Happening::Arrival { connection, to: side.other() });
         }
         true
     }
@@ -60,7 +62,7 @@ impl World {
         let Some(end) = self.network.connection(connection).map(|c| c.end(to)) else { return };
         let (arrival, next) = self.network.arrive(connection, to);
         if let Some(at) = next {
-            self.schedule(at, Happening::Arrival { connection, to });
+            self.agenda.schedule(at, Happening::Arrival { connection, to });
         }
         match arrival {
             Arrival::Nothing => {}
@@ -72,7 +74,7 @@ impl World {
             Arrival::Refused => {
                 let delay = self.network.delay(&mut self.random);
                 let side = to.other();
-                self.schedule_in(delay, Happening::Reset { connection, side });
+                self.agenda.schedule_in(delay, Happening::Reset { connection, side });
             }
         }
     }
@@ -89,7 +91,7 @@ impl World {
             let session_id = served.client.connection().outbox().session_id;
             let serving = process.serving;
             if serving {
-                self.invariants.sessions.touched(session_id, self.now);
+                self.invariants.sessions.touched(session_id, self.agenda.now());
             }
             return self.serve(node, life, connection);
         }
@@ -136,7 +138,7 @@ impl World {
         let strangers = matches!((own, other), (Some(own), Some(Some(other))) if own != other);
         if other.is_none() || unknown || strangers || !self.network.is_connected(from, to) {
             let delay = delay + if other.is_none() { 0 } else { 100_000 };
-            self.schedule_in(delay, Happening::ConnectFailed { from, life, to });
+            self.agenda.schedule_in(delay, Happening::ConnectFailed { from, life, to });
             return;
         }
         let leader = (to, self.nodes[to].incarnation);
@@ -188,7 +190,7 @@ impl World {
                         true => self.random.between(10_000, 1_000_000),
                         false => self.random.between(100, 10_000),
                     };
-                    self.schedule_in(delay, Happening::Link { node, peer });
+                    self.agenda.schedule_in(delay, Happening::Link { node, peer });
                 }
             }
         }

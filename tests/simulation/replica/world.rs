@@ -1,8 +1,6 @@
 //! The event loop of a run with whole replicas: what happens when, to whom. Time moves from event to
 //! event; events of the same microsecond come in the order in which they were planned.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +14,7 @@ use super::log::Log;
 use super::node::{Node, Process};
 use super::plan::Plan;
 use super::report::Counts;
+use crate::agenda::Agenda;
 use crate::invariants::{Check, Violation, violation};
 use crate::network::{Network, Side};
 use crate::random::Random;
@@ -146,7 +145,7 @@ pub struct World {
     pub random: Random,
     pub fault_random: Random,
     pub client_random: Random,
-    pub now: u64,
+    pub agenda: Agenda<Happening>,
     pub shared_now: Arc<AtomicU64>,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
@@ -159,10 +158,6 @@ pub struct World {
     /// When last something was not as it should be, for checks that are only fair in quiet times.
     pub disturbed_us: u64,
     pub violation: Option<Violation>,
-    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    slab: Vec<Option<Happening>>,
-    free: Vec<usize>,
-    sequence: u64,
     events: Vec<Event>,
 }
 
@@ -182,7 +177,7 @@ impl World {
             random,
             fault_random: Random::new(plan.seed ^ 0x6661_756c_7473),
             client_random: Random::new(plan.seed ^ 0x0063_6c69_656e_7473),
-            now: 0,
+            agenda: Agenda::new(),
             shared_now,
             nodes,
             clients: (0..plan.clients).map(Client::new).collect(),
@@ -193,10 +188,6 @@ impl World {
             phase: Phase::Faults,
             disturbed_us: 0,
             violation: None,
-            queue: BinaryHeap::new(),
-            slab: Vec::new(),
-            free: Vec::new(),
-            sequence: 0,
             events: Vec::new(),
             plan,
         };
@@ -213,37 +204,16 @@ impl World {
                 true => self.random.between(0, 1_000_000),
                 false => self.random.between(2_000_000, 20_000_000),
             };
-            self.schedule(at, Happening::Start { node });
+            self.agenda.schedule(at, Happening::Start { node });
         }
         for client in 0..self.plan.clients {
             let at = self.client_random.between(500_000, 2_000_000);
-            self.schedule(at, Happening::Client { client });
-            self.schedule(at, Happening::Watchdog { client });
+            self.agenda.schedule(at, Happening::Client { client });
+            self.agenda.schedule(at, Happening::Watchdog { client });
         }
         let first = 2_000_000 + self.fault_random.around(self.plan.fault_mean_us);
-        self.schedule(first, Happening::Fault);
-        self.schedule(self.plan.limits.duration_us, Happening::Heal);
-    }
-
-    /// Plans something.
-    pub fn schedule(&mut self, at: u64, happening: Happening) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.slab[place] = Some(happening);
-                place
-            }
-            None => {
-                self.slab.push(Some(happening));
-                self.slab.len() - 1
-            }
-        };
-        self.sequence += 1;
-        self.queue.push(Reverse((at.max(self.now), self.sequence, place)));
-    }
-
-    /// Plans something after a delay.
-    pub fn schedule_in(&mut self, delay: u64, happening: Happening) {
-        self.schedule(self.now + delay, happening);
+        self.agenda.schedule(first, Happening::Fault);
+        self.agenda.schedule(self.plan.limits.duration_us, Happening::Heal);
     }
 
     /// Runs to the end, or to the first violation.
@@ -254,8 +224,7 @@ impl World {
     /// Runs no further than to this time.
     pub fn run_until(&mut self, end: u64) {
         while self.violation.is_none() && self.phase != Phase::Done {
-            let due = self.queue.peek().map(|Reverse((at, _, _))| *at);
-            if due.is_none_or(|at| at > end) {
+            if self.agenda.next_at().is_none_or(|at| at > end) {
                 return;
             }
             self.step();
@@ -263,17 +232,15 @@ impl World {
     }
 
     fn step(&mut self) {
-        let Some(Reverse((at, _, place))) = self.queue.pop() else { return };
-        let Some(happening) = self.slab[place].take() else { return };
-        self.free.push(place);
-        self.now = at;
+        let Some(happening) = self.agenda.pop() else { return };
+        let at = self.agenda.now();
         self.shared_now.store(at, Ordering::Relaxed);
         self.counts.events += 1;
         if let Some(node) = self.process_of(&happening)
             && self.nodes[node].paused_until > at
         {
             let until = self.nodes[node].paused_until;
-            return self.schedule(until, happening);
+            return self.agenda.schedule(until, happening);
         }
         self.happen(happening);
         if self.counts.events > EVENTS_MAX {
@@ -366,18 +333,18 @@ impl World {
         let Some(process) = &self.nodes[node].process else { return };
         if !process.service.mailbox.is_empty() {
             let delay = self.random.between(1, 60);
-            self.plan_turn(node, self.now + delay);
+            self.plan_turn(node, self.agenda.now() + delay);
         }
     }
 
     /// Plans a turn, unless an earlier one is planned.
     pub fn plan_turn(&mut self, node: usize, at: u64) {
         let life = self.nodes[node].incarnation;
-        let at = at.max(self.now + 1);
+        let at = at.max(self.agenda.now() + 1);
         let Some(process) = &mut self.nodes[node].process else { return };
         if at < process.turn_at {
             process.turn_at = at;
-            self.schedule(at, Happening::Turn { node, life, at });
+            self.agenda.schedule(at, Happening::Turn { node, life, at });
         }
     }
 
