@@ -9,6 +9,7 @@ use crate::database::{Write, configuration};
 use crate::disk::Operation;
 use crate::invariants::{Check, check_ack, check_new_leader_ack, check_quorum, violation};
 use crate::network::Wire;
+use crate::networked::Networked;
 use crate::plan::Plan;
 use crate::world::{Happening, Message, Work, World};
 
@@ -28,14 +29,7 @@ impl World {
                 let delay = self.network.delay(&mut self.random);
                 self.agenda.schedule_in(delay, Happening::Connect { from: node, incarnation, to });
             }
-            Effect::Disconnect(connection) => {
-                self.transmit(node, connection, Wire::Close);
-                let incarnation = self.nodes[node].incarnation;
-                let number = connection.0 as usize;
-                if let Some(side) = self.network.side_of(number, node, incarnation) {
-                    self.network.release(number, side);
-                }
-            }
+            Effect::Disconnect(connection) => self.close(node, connection.0 as usize),
             Effect::Send { to, packet } => self.send(node, &to, packet),
             Effect::SendSnapshot { connection, zxid, configuration } => {
                 self.counts.snapshots_sent += 1;
@@ -45,7 +39,7 @@ impl World {
                 database.zxid = zxid;
                 self.transmit(
                     node,
-                    connection,
+                    connection.0 as usize,
                     Wire::Message(Message::Snapshot(database, configuration)),
                 );
             }
@@ -196,19 +190,8 @@ impl World {
             _ => {}
         }
         for connection in to {
-            self.transmit(node, *connection, Wire::Message(Message::Packet(packet.clone())));
-        }
-    }
-
-    /// Puts something on a connection.
-    pub fn transmit(&mut self, node: usize, connection: ConnectionId, wire: Wire<Message>) {
-        let number = connection.0 as usize;
-        let incarnation = self.nodes[node].incarnation;
-        let Some(side) = self.network.side_of(number, node, incarnation) else { return };
-        self.counts.packets += 1;
-        if let Some(at) = self.network.send(number, side, wire, self.agenda.now(), &mut self.random)
-        {
-            self.agenda.schedule(at, Happening::Arrival { connection: number, to: side.other() });
+            let message = Message::Packet(packet.clone());
+            self.transmit(node, connection.0 as usize, Wire::Message(message));
         }
     }
 

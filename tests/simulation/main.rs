@@ -11,6 +11,7 @@ mod execute;
 mod invariants;
 mod nemesis;
 mod network;
+mod networked;
 mod node;
 mod plan;
 mod random;

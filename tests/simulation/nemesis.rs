@@ -2,12 +2,13 @@
 //! end of it, after which everything must become well.
 
 use znodefs::Zxid;
-use znodefs_server::zab::{ConnectionId, Ensemble, Event, Packet, RoleKind, ServerId, Zab};
+use znodefs_server::zab::{Ensemble, Event, Packet, RoleKind, ServerId, Zab};
 
 use crate::database::{Database, configuration, reconfiguration};
 use crate::disk::Disk;
 use crate::invariants::{Check, check_adopted, check_recovery, violation};
 use crate::network::{Side, Wire};
+use crate::networked::{NetworkEvent, Networked};
 use crate::plan::{DURATION_US, Plan};
 use crate::world::{Happening, Message, Work, World};
 
@@ -109,15 +110,7 @@ impl World {
     }
 
     fn end_process(&mut self, node: usize) {
-        let incarnation = self.nodes[node].incarnation;
-        for (connection, side) in self.network.connections_of(node, incarnation) {
-            self.network.release(connection, side);
-            let delay = match self.random.one_in(10) {
-                true => self.random.between(100_000, 5_000_000),
-                false => self.random.between(50, 5_000),
-            };
-            self.agenda.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
-        }
+        self.leave_connections(node);
         self.nodes[node].crash(&mut self.random);
         self.look_at_links(node);
     }
@@ -170,7 +163,6 @@ impl World {
         }
         self.trace.note(self.agenda.now(), node, "named as successor");
         for (connection, _) in self.network.connections_of(leader, incarnation) {
-            let connection = ConnectionId(connection as u64);
             let packet = Message::Packet(Packet::Handover { successor });
             self.transmit(leader, connection, Wire::Message(packet));
         }
@@ -217,38 +209,9 @@ impl World {
         check_recovery(node, &state.disk, &state.database, order)
     }
 
-    /// Everyone finds out, in its own time, whether a node is reachable.
-    fn look_at_links(&mut self, node: usize) {
-        for peer in 0..self.nodes.len() {
-            if peer != node {
-                for (node, peer) in [(node, peer), (peer, node)] {
-                    let delay = match self.random.one_in(10) {
-                        true => self.random.between(10_000, 2_000_000),
-                        false => self.random.between(100, 10_000),
-                    };
-                    self.agenda.schedule_in(delay, Happening::Link { node, peer });
-                }
-            }
-        }
-    }
-
-    /// Blocks or frees a way, and lets what waited there go on.
-    pub fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
-        if self.healed && blocked || self.network.is_blocked(from, to) == blocked {
-            return;
-        }
-        self.network.set_blocked(from, to, blocked);
-        if !blocked {
-            for (connection, to, at) in self.network.resume() {
-                self.agenda.schedule(at, Happening::Arrival { connection, to });
-            }
-        }
-        self.look_at_links(from);
-    }
-
     fn block_for(&mut self, time: u64, from: usize, to: usize) {
         self.set_way(from, to, true);
-        self.agenda.schedule_in(time, Happening::Way { from, to, blocked: false });
+        self.agenda.schedule_in(time, NetworkEvent::Way { from, to, blocked: false }.into());
     }
 
     fn isolate(&mut self, node: usize) {
@@ -289,9 +252,12 @@ impl World {
             for peer in 0..self.nodes.len() {
                 for (from, to) in [(node, peer), (peer, node)] {
                     if from != to {
-                        self.agenda.schedule_in(at, Happening::Way { from, to, blocked: true });
                         self.agenda
-                            .schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                            .schedule_in(at, NetworkEvent::Way { from, to, blocked: true }.into());
+                        self.agenda.schedule_in(
+                            at + down,
+                            NetworkEvent::Way { from, to, blocked: false }.into(),
+                        );
                     }
                 }
             }
@@ -319,7 +285,7 @@ impl World {
                 true => self.random.between(0, 10_000),
                 false => self.random.between(10_000, 3_000_000),
             };
-            self.agenda.schedule_in(delay, Happening::Reset { connection, side });
+            self.agenda.schedule_in(delay, NetworkEvent::Reset { connection, side }.into());
         }
     }
 

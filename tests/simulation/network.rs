@@ -106,6 +106,8 @@ pub struct Network<T> {
     pub latency: Latency,
     /// Percentage of notifications that are lost.
     pub loss_percent: u64,
+    /// How often something was put on a connection.
+    pub sent: u64,
 }
 
 /// What comes out of an arrival.
@@ -130,6 +132,7 @@ impl<T> Network<T> {
             connections: Vec::new(),
             latency,
             loss_percent: 0,
+            sent: 0,
         }
     }
 
@@ -195,6 +198,7 @@ impl<T> Network<T> {
         now: u64,
         random: &mut Random,
     ) -> Option<u64> {
+        self.sent += 1;
         let delay = self.delay(random);
         let connection = self.connections.get_mut(number)?.as_mut()?;
         let channel = connection.channel(from.other());

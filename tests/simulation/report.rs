@@ -73,6 +73,7 @@ pub fn run(seed: u64, mutation: Option<Mutation>, detail: Detail) -> Outcome {
     let mut world = World::new(Plan::new(seed, mutation), Trace::new(detail));
     world.run();
     let (acknowledged, syncs) = world.invariants.clients.counts();
+    world.counts.packets = world.network.sent;
     world.counts.acknowledged = acknowledged;
     world.counts.syncs = syncs;
     world.counts.delivered = world.invariants.total_order.length() as u64;

@@ -11,7 +11,8 @@ use znodefs_server::zab::{
 use crate::agenda::Agenda;
 use crate::database::Database;
 use crate::invariants::{Check, Invariants, Violation, check_adopted, check_epochs, violation};
-use crate::network::{Arrival, Network, Side};
+use crate::network::{End, Network};
+use crate::networked::{Extremes, NetworkEvent, Networked};
 use crate::node::Node;
 use crate::plan::{DURATION_US, Plan};
 use crate::random::Random;
@@ -38,11 +39,6 @@ pub enum Happening {
         node: usize,
         incarnation: u32,
     },
-    /// Something arrives on a connection.
-    Arrival {
-        connection: usize,
-        to: Side,
-    },
     /// A notification arrives.
     Notification {
         from: usize,
@@ -65,21 +61,6 @@ pub enum Happening {
         from: usize,
         incarnation: u32,
         to: usize,
-    },
-    /// One side notices that a connection is broken.
-    Reset {
-        connection: usize,
-        side: Side,
-    },
-    /// One side is told by the other's machine that the process there is gone.
-    PeerDied {
-        connection: usize,
-        side: Side,
-    },
-    /// A node finds out whether another is reachable.
-    Link {
-        node: usize,
-        peer: usize,
     },
     /// A sync of the disk ends.
     Synced {
@@ -110,14 +91,10 @@ pub enum Happening {
     Start {
         node: usize,
     },
+    /// Something on the network.
+    Network(NetworkEvent),
     /// Something fails, or is repaired.
     Fault,
-    /// A way between two nodes changes.
-    Way {
-        from: usize,
-        to: usize,
-        blocked: bool,
-    },
     /// The end of all faults.
     Heal,
     /// After it: is all well?
@@ -131,6 +108,12 @@ pub enum Work {
     Event(Event),
     /// A request for the leader's request processor.
     Submit(Bytes),
+}
+
+impl From<NetworkEvent> for Happening {
+    fn from(event: NetworkEvent) -> Happening {
+        Happening::Network(event)
+    }
 }
 
 /// A run.
@@ -234,7 +217,6 @@ impl World {
     fn process_of(&self, happening: &Happening) -> Option<usize> {
         match happening {
             Happening::Timer { node, .. }
-            | Happening::Link { node, .. }
             | Happening::Synced { node, .. }
             | Happening::Snapshot { node }
             | Happening::Request { node, .. }
@@ -243,11 +225,7 @@ impl World {
             Happening::Connected { from, .. } | Happening::ConnectFailed { from, .. } => {
                 Some(*from)
             }
-            Happening::Arrival { connection, to: side }
-            | Happening::PeerDied { connection, side }
-            | Happening::Reset { connection, side } => {
-                self.network.connection(*connection).map(|c| c.end(*side).node)
-            }
+            Happening::Network(event) => self.noticed_by(event),
             _ => None,
         }
     }
@@ -260,7 +238,7 @@ impl World {
                     self.feed(node, Event::Tick);
                 }
             }
-            Happening::Arrival { connection, to } => self.arrive(connection, to),
+            Happening::Network(event) => self.happen_on_network(event),
             Happening::Notification { from, to, notification } => {
                 let from = Plan::id(from);
                 let notification = *notification;
@@ -278,9 +256,6 @@ impl World {
                     self.feed(from, Event::ConnectFailed { peer: Plan::id(to) });
                 }
             }
-            Happening::Reset { connection, side } => self.lose(connection, side),
-            Happening::PeerDied { connection, side } => self.peer_died(connection, side),
-            Happening::Link { node, peer } => self.check_link(node, peer),
             Happening::Synced { node, incarnation } => self.synced(node, incarnation),
             Happening::Read { node, incarnation, read, answer } => {
                 if self.nodes[node].incarnation == incarnation {
@@ -292,7 +267,6 @@ impl World {
             Happening::Snapshot { node } => self.keep_snapshot(node),
             Happening::Start { node } => self.start(node),
             Happening::Fault => self.fault(),
-            Happening::Way { from, to, blocked } => self.set_way(from, to, blocked),
             Happening::Heal => self.heal(),
             Happening::Inspect => self.inspect(),
         }
@@ -383,54 +357,6 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, connection: usize, to: Side) {
-        let Some(end) = self.network.connection(connection).map(|c| c.end(to)) else { return };
-        let (arrival, next) = self.network.arrive(connection, to);
-        if let Some(at) = next {
-            self.agenda.schedule(at, Happening::Arrival { connection, to });
-        }
-        let id = ConnectionId(connection as u64);
-        match arrival {
-            Arrival::Nothing => {}
-            Arrival::Message(Message::Packet(packet)) => {
-                self.feed(end.node, Event::Packet { connection: id, packet });
-            }
-            Arrival::Message(Message::Snapshot(database, configuration)) => {
-                let zxid = database.zxid;
-                self.nodes[end.node].staged.insert(id, database);
-                let packet = Packet::Snap { zxid, configuration };
-                self.feed(end.node, Event::Packet { connection: id, packet });
-            }
-            Arrival::Closed => self.lose(connection, to),
-            Arrival::Refused => {
-                let delay = self.network.delay(&mut self.random);
-                let side = to.other();
-                self.agenda.schedule_in(delay, Happening::Reset { connection, side });
-            }
-        }
-    }
-
-    /// One side's process sees the connection go.
-    fn lose(&mut self, connection: usize, side: Side) {
-        let Some(end) = self.network.connection(connection).map(|c| c.end(side)) else { return };
-        if !end.open {
-            return;
-        }
-        self.network.release(connection, side);
-        if self.nodes[end.node].incarnation == end.incarnation {
-            self.feed(end.node, Event::Disconnected(ConnectionId(connection as u64)));
-        }
-    }
-
-    /// Behind a partition nobody is told.
-    fn peer_died(&mut self, connection: usize, side: Side) {
-        let Some(known) = self.network.connection(connection) else { return };
-        let (node, peer) = (known.end(side).node, known.end(side.other()).node);
-        if !self.network.is_blocked(peer, node) {
-            self.lose(connection, side);
-        }
-    }
-
     fn connect(&mut self, from: usize, incarnation: u32, to: usize) {
         let delay = self.network.delay(&mut self.random);
         if self.nodes[from].incarnation != incarnation {
@@ -446,15 +372,6 @@ impl World {
         let id = ConnectionId(connection as u64);
         self.feed(to, Event::Connected { connection: id, peer: Plan::id(from), outgoing: false });
         self.agenda.schedule_in(delay, Happening::Connected { from, incarnation, to, connection });
-    }
-
-    fn check_link(&mut self, node: usize, peer: usize) {
-        let up = self.nodes[peer].zab.is_some() && self.network.is_connected(node, peer);
-        if self.nodes[node].zab.is_some() && self.nodes[node].links[peer] != up {
-            self.nodes[node].links[peer] = up;
-            let peer = Plan::id(peer);
-            self.feed(node, if up { Event::LinkUp(peer) } else { Event::LinkDown(peer) });
-        }
     }
 
     fn synced(&mut self, node: usize, incarnation: u32) {
@@ -488,5 +405,77 @@ impl World {
             let delay = self.random.around(self.plan.snapshot_mean_us);
             self.agenda.schedule_in(delay, Happening::Snapshot { node });
         }
+    }
+}
+
+impl Networked for World {
+    type Message = Message;
+    type Happening = Happening;
+
+    const EXTREMES: Extremes = Extremes { death_us: 5_000_000, link_us: 2_000_000 };
+
+    fn agenda(&mut self) -> &mut Agenda<Happening> {
+        &mut self.agenda
+    }
+
+    fn network(&self) -> &Network<Message> {
+        &self.network
+    }
+
+    fn network_and_random(&mut self) -> (&mut Network<Message>, &mut Random) {
+        (&mut self.network, &mut self.random)
+    }
+
+    fn fault_random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn life_of(&self, node: usize) -> u32 {
+        self.nodes[node].incarnation
+    }
+
+    fn hear(&mut self, end: End, connection: usize, message: Message) {
+        let connection = ConnectionId(connection as u64);
+        let packet = match message {
+            Message::Packet(packet) => packet,
+            Message::Snapshot(database, configuration) => {
+                let zxid = database.zxid;
+                self.nodes[end.node].staged.insert(connection, database);
+                Packet::Snap { zxid, configuration }
+            }
+        };
+        self.feed(end.node, Event::Packet { connection, packet });
+    }
+
+    fn connection_lost(&mut self, end: End, connection: usize) {
+        if self.nodes[end.node].incarnation == end.incarnation {
+            self.feed(end.node, Event::Disconnected(ConnectionId(connection as u64)));
+        }
+    }
+
+    fn check_link(&mut self, node: usize, peer: usize) {
+        let up = self.nodes[peer].zab.is_some() && self.network.is_connected(node, peer);
+        if self.nodes[node].zab.is_some() && self.nodes[node].links[peer] != up {
+            self.nodes[node].links[peer] = up;
+            let peer = Plan::id(peer);
+            self.feed(node, if up { Event::LinkUp(peer) } else { Event::LinkDown(peer) });
+        }
+    }
+
+    fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
+        if self.healed && blocked || self.network.is_blocked(from, to) == blocked {
+            return;
+        }
+        self.network.set_blocked(from, to, blocked);
+        if !blocked {
+            for (connection, to, at) in self.network.resume() {
+                self.agenda.schedule(at, NetworkEvent::Arrival { connection, to }.into());
+            }
+        }
+        self.look_at_links(from);
     }
 }

@@ -11,6 +11,7 @@ use super::ask::{Ask, Asked};
 use super::invariants::watches::Watches;
 use super::world::{Happening, Phase, World};
 use crate::network::{Side, Wire};
+use crate::networked::Networked;
 
 /// How long a client waits for the answer to its ConnectRequest, in microseconds.
 const CONNECT_US: u64 = 1_500_000;

@@ -18,6 +18,7 @@ use super::plan::Plan;
 use super::world::{Happening, World};
 use crate::invariants::violation;
 use crate::network::Wire;
+use crate::networked::Networked;
 
 impl World {
     /// A core has had its turn, or its start: what it wants is done.

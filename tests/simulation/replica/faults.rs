@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::world::{Happening, World};
 use crate::invariants::violation;
 use crate::network::Side;
+use crate::networked::{NetworkEvent, Networked};
 use crate::replica::invariants::recovered::{check_adopted, check_found, holds_acknowledged};
 
 /// A day, in milliseconds.
@@ -92,15 +93,7 @@ impl World {
 
     /// Everything of a process that others see of its end.
     pub fn end_process(&mut self, node: usize, power: bool) {
-        let incarnation = self.nodes[node].incarnation;
-        for (connection, side) in self.network.connections_of(node, incarnation) {
-            self.network.release(connection, side);
-            let delay = match self.fault_random.one_in(10) {
-                true => self.fault_random.between(100_000, 3_000_000),
-                false => self.fault_random.between(50, 5_000),
-            };
-            self.agenda.schedule_in(delay, Happening::PeerDied { connection, side: side.other() });
-        }
+        self.leave_connections(node);
         self.nodes[node].stop(power);
         self.look_at_links(node);
     }
@@ -245,30 +238,9 @@ impl World {
         self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
-    /// Blocks or frees a way, and lets what waited there go on.
-    pub fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
-        if self.is_healed() && blocked || self.network.is_blocked(from, to) == blocked {
-            return;
-        }
-        self.disturb(self.agenda.now());
-        self.log.fault(self.agenda.now(), || {
-            let what = if blocked { "is blocked" } else { "is free" };
-            format!("the way from {from} to {to} {what}")
-        });
-        self.network.set_blocked(from, to, blocked);
-        if !blocked {
-            for (connection, to, at) in self.network.resume() {
-                self.agenda.schedule(at, Happening::Arrival { connection, to });
-            }
-        }
-        if from < self.nodes.len() {
-            self.look_at_links(from);
-        }
-    }
-
     fn block_for(&mut self, time: u64, from: usize, to: usize) {
         self.set_way(from, to, true);
-        self.agenda.schedule_in(time, Happening::Way { from, to, blocked: false });
+        self.agenda.schedule_in(time, NetworkEvent::Way { from, to, blocked: false }.into());
     }
 
     fn participants(&self) -> usize {
@@ -320,9 +292,12 @@ impl World {
             for peer in 0..self.nodes.len() {
                 for (from, to) in [(node, peer), (peer, node)] {
                     if from != to {
-                        self.agenda.schedule_in(at, Happening::Way { from, to, blocked: true });
                         self.agenda
-                            .schedule_in(at + down, Happening::Way { from, to, blocked: false });
+                            .schedule_in(at, NetworkEvent::Way { from, to, blocked: true }.into());
+                        self.agenda.schedule_in(
+                            at + down,
+                            NetworkEvent::Way { from, to, blocked: false }.into(),
+                        );
                     }
                 }
             }
@@ -354,7 +329,7 @@ impl World {
                 false => self.fault_random.between(10_000, 2_000_000),
             };
             self.disturb(self.agenda.now() + delay);
-            self.agenda.schedule_in(delay, Happening::Reset { connection, side });
+            self.agenda.schedule_in(delay, NetworkEvent::Reset { connection, side }.into());
         }
     }
 

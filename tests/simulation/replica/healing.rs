@@ -3,6 +3,7 @@
 
 use super::world::{Happening, Phase, World};
 use crate::invariants::violation;
+use crate::networked::Networked;
 
 /// How long clients go on after the last fault before they leave, in microseconds.
 const GOING_ON_US: u64 = 5_000_000;

@@ -11,6 +11,7 @@ use super::ask::Ask;
 use super::invariants::membership::Configuration;
 use super::plan::Plan;
 use super::world::World;
+use crate::networked::Networked;
 
 impl World {
     /// Some client asks for a change of the ensemble: one to three nodes come, go, or change their

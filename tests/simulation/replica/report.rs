@@ -102,6 +102,7 @@ pub fn run(seed: u64, mistake: Option<Mistake>, limits: Limits, detail: Detail) 
         world.violation = Some(Violation { invariant: "nothing panics", detail });
     }
     let mut counts = world.counts;
+    counts.messages = world.network.sent;
     let invariants = &world.invariants;
     counts.committed = invariants.order.length() as u64;
     counts.leaders = invariants.order.leaders() as u64;

@@ -10,14 +10,12 @@ use znodefs_server::net::client_connection::{self, ClientConnection, Wait};
 use super::node::Served;
 use super::plan::Plan;
 use super::world::{Happening, World};
-use crate::network::{Arrival, Side, Wire};
+use crate::agenda::Agenda;
+use crate::network::{End, Network, Wire};
+use crate::networked::{Extremes, NetworkEvent, Networked};
+use crate::random::Random;
 
 impl World {
-    /// The life of a participant: clients have one.
-    fn life_of(&self, participant: usize) -> u32 {
-        self.nodes.get(participant).map_or(0, |node| node.incarnation)
-    }
-
     /// Sends a notification, which may be lost.
     pub fn notify(&mut self, from: usize, to: usize, payload: Vec<u8>) {
         let lost = self.random.percent(self.network.loss_percent);
@@ -33,50 +31,6 @@ impl World {
     /// A notification arrives.
     pub fn notified(&mut self, from: usize, to: usize, payload: Vec<u8>) {
         self.tell_of_link(to, LinkEvent::Message { peer: Plan::id(from), payload });
-    }
-
-    /// Puts something on a connection; `false` when the sender does not have it anymore.
-    pub fn transmit(&mut self, from: usize, connection: usize, wire: Wire<Vec<u8>>) -> bool {
-        let life = self.life_of(from);
-        let Some(side) = self.network.side_of(connection, from, life) else { return false };
-        self.counts.messages += 1;
-        if let Some(at) =
-            self.network.send(connection, side, wire, self.agenda.now(), &mut self.random)
-        {
-            self.agenda.schedule(at, Happening::Arrival { connection, to: side.other() });
-        }
-        true
-    }
-
-    /// A process closes a connection, behind what it sent on it.
-    pub fn close(&mut self, participant: usize, connection: usize) {
-        self.transmit(participant, connection, Wire::Close);
-        let life = self.life_of(participant);
-        if let Some(side) = self.network.side_of(connection, participant, life) {
-            self.network.release(connection, side);
-        }
-    }
-
-    /// Something arrives on a connection.
-    pub fn arrive(&mut self, connection: usize, to: Side) {
-        let Some(end) = self.network.connection(connection).map(|c| c.end(to)) else { return };
-        let (arrival, next) = self.network.arrive(connection, to);
-        if let Some(at) = next {
-            self.agenda.schedule(at, Happening::Arrival { connection, to });
-        }
-        match arrival {
-            Arrival::Nothing => {}
-            Arrival::Message(payload) => match self.client_number(end.node) {
-                Some(client) => self.client_hears(client, connection, &payload),
-                None => self.node_hears(end.node, connection, payload),
-            },
-            Arrival::Closed => self.lose(connection, to),
-            Arrival::Refused => {
-                let delay = self.network.delay(&mut self.random);
-                let side = to.other();
-                self.agenda.schedule_in(delay, Happening::Reset { connection, side });
-            }
-        }
     }
 
     fn client_number(&self, participant: usize) -> Option<usize> {
@@ -97,35 +51,6 @@ impl World {
         }
         let connection = connection as u64;
         self.tell(node, MemberEvent::Port(PortEvent::Message { connection, payload }));
-    }
-
-    /// One side's process sees the connection go.
-    pub fn lose(&mut self, connection: usize, side: Side) {
-        let Some(end) = self.network.connection(connection).map(|c| c.end(side)) else { return };
-        if !end.open {
-            return;
-        }
-        self.network.release(connection, side);
-        if let Some(client) = self.client_number(end.node) {
-            return self.client_loses(client, connection);
-        }
-        let Some(process) = self.process(end.node, end.incarnation) else { return };
-        if let Some(served) = process.clients.remove(&connection) {
-            client_connection::forget(&process.service, served.client.connection());
-            return self.poke(end.node);
-        }
-        process.streams.remove(&(connection as u64));
-        let (connection, reason) = (connection as u64, "lost".into());
-        self.tell(end.node, MemberEvent::Port(PortEvent::Disconnected { connection, reason }));
-    }
-
-    /// Behind a partition nobody is told.
-    pub fn peer_died(&mut self, connection: usize, side: Side) {
-        let Some(known) = self.network.connection(connection) else { return };
-        let (node, peer) = (known.end(side).node, known.end(side.other()).node);
-        if !self.network.is_blocked(peer, node) {
-            self.lose(connection, side);
-        }
     }
 
     /// A member's connection to another's quorum port.
@@ -159,40 +84,6 @@ impl World {
         if self.process(from, life).is_some() {
             let (peer, reason) = (Plan::id(to), "not reached".into());
             self.tell(from, MemberEvent::Port(PortEvent::ConnectFailed { peer, reason }));
-        }
-    }
-
-    /// A node finds out whether another is reachable.
-    pub fn check_link(&mut self, node: usize, peer: usize) {
-        let up = self.nodes[peer].process.is_some()
-            && self.network.is_connected(node, peer)
-            && self.are_acquainted(node, peer);
-        let Some(process) = &mut self.nodes[node].process else { return };
-        if process.links[peer] != up {
-            process.links[peer] = up;
-            let peer = Plan::id(peer);
-            self.tell_of_link(
-                node,
-                match up {
-                    true => LinkEvent::Connected { peer },
-                    false => LinkEvent::Lost { peer, reason: "lost".into() },
-                },
-            );
-        }
-    }
-
-    /// Everyone finds out, in its own time, whether a node is reachable.
-    pub fn look_at_links(&mut self, node: usize) {
-        for peer in 0..self.nodes.len() {
-            if peer != node {
-                for (node, peer) in [(node, peer), (peer, node)] {
-                    let delay = match self.random.one_in(10) {
-                        true => self.random.between(10_000, 1_000_000),
-                        false => self.random.between(100, 10_000),
-                    };
-                    self.agenda.schedule_in(delay, Happening::Link { node, peer });
-                }
-            }
         }
     }
 
@@ -254,5 +145,96 @@ impl World {
             self.close(node, connection);
         }
         self.poke(node);
+    }
+}
+
+impl Networked for World {
+    type Message = Vec<u8>;
+    type Happening = Happening;
+
+    const EXTREMES: Extremes = Extremes { death_us: 3_000_000, link_us: 1_000_000 };
+
+    fn agenda(&mut self) -> &mut Agenda<Happening> {
+        &mut self.agenda
+    }
+
+    fn network(&self) -> &Network<Vec<u8>> {
+        &self.network
+    }
+
+    fn network_and_random(&mut self) -> (&mut Network<Vec<u8>>, &mut Random) {
+        (&mut self.network, &mut self.random)
+    }
+
+    fn fault_random(&mut self) -> &mut Random {
+        &mut self.fault_random
+    }
+
+    fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Clients have one.
+    fn life_of(&self, participant: usize) -> u32 {
+        self.nodes.get(participant).map_or(0, |node| node.incarnation)
+    }
+
+    fn hear(&mut self, end: End, connection: usize, payload: Vec<u8>) {
+        match self.client_number(end.node) {
+            Some(client) => self.client_hears(client, connection, &payload),
+            None => self.node_hears(end.node, connection, payload),
+        }
+    }
+
+    fn connection_lost(&mut self, end: End, connection: usize) {
+        if let Some(client) = self.client_number(end.node) {
+            return self.client_loses(client, connection);
+        }
+        let Some(process) = self.process(end.node, end.incarnation) else { return };
+        if let Some(served) = process.clients.remove(&connection) {
+            client_connection::forget(&process.service, served.client.connection());
+            return self.poke(end.node);
+        }
+        process.streams.remove(&(connection as u64));
+        let (connection, reason) = (connection as u64, "lost".into());
+        self.tell(end.node, MemberEvent::Port(PortEvent::Disconnected { connection, reason }));
+    }
+
+    fn check_link(&mut self, node: usize, peer: usize) {
+        let up = self.nodes[peer].process.is_some()
+            && self.network.is_connected(node, peer)
+            && self.are_acquainted(node, peer);
+        let Some(process) = &mut self.nodes[node].process else { return };
+        if process.links[peer] != up {
+            process.links[peer] = up;
+            let peer = Plan::id(peer);
+            self.tell_of_link(
+                node,
+                match up {
+                    true => LinkEvent::Connected { peer },
+                    false => LinkEvent::Lost { peer, reason: "lost".into() },
+                },
+            );
+        }
+    }
+
+    fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
+        if self.is_healed() && blocked || self.network.is_blocked(from, to) == blocked {
+            return;
+        }
+        self.disturb(self.agenda.now());
+        self.log.fault(self.agenda.now(), || {
+            let what = if blocked { "is blocked" } else { "is free" };
+            format!("the way from {from} to {to} {what}")
+        });
+        self.network.set_blocked(from, to, blocked);
+        if !blocked {
+            for (connection, to, at) in self.network.resume() {
+                self.agenda.schedule(at, NetworkEvent::Arrival { connection, to }.into());
+            }
+        }
+        if from < self.nodes.len() {
+            self.look_at_links(from);
+        }
     }
 }

@@ -16,7 +16,8 @@ use super::plan::Plan;
 use super::report::Counts;
 use crate::agenda::Agenda;
 use crate::invariants::{Check, Violation, violation};
-use crate::network::{Network, Side};
+use crate::network::Network;
+use crate::networked::{NetworkEvent, Networked};
 use crate::random::Random;
 
 /// No run that makes progress has so many events.
@@ -58,11 +59,6 @@ pub enum Happening {
         life: u32,
         connection: usize,
     },
-    /// Something arrives on a connection.
-    Arrival {
-        connection: usize,
-        to: Side,
-    },
     /// A notification arrives.
     Notification {
         from: usize,
@@ -80,21 +76,6 @@ pub enum Happening {
         life: u32,
         to: usize,
     },
-    /// One side notices that a connection is broken.
-    Reset {
-        connection: usize,
-        side: Side,
-    },
-    /// One side is told by the other's machine that the process there is gone.
-    PeerDied {
-        connection: usize,
-        side: Side,
-    },
-    /// A node finds out whether another is reachable.
-    Link {
-        node: usize,
-        peer: usize,
-    },
     /// A client does something of its own accord.
     Client {
         client: usize,
@@ -107,14 +88,10 @@ pub enum Happening {
     Start {
         node: usize,
     },
+    /// Something on the network.
+    Network(NetworkEvent),
     /// Something fails, or is repaired.
     Fault,
-    /// A way between two participants changes.
-    Way {
-        from: usize,
-        to: usize,
-        blocked: bool,
-    },
     /// A disk has room again.
     Room {
         node: usize,
@@ -136,6 +113,12 @@ pub enum Phase {
     Leaving { at: u64 },
     /// The end.
     Done,
+}
+
+impl From<NetworkEvent> for Happening {
+    fn from(event: NetworkEvent) -> Happening {
+        Happening::Network(event)
+    }
 }
 
 /// A run.
@@ -256,16 +239,10 @@ impl World {
             | Happening::Snapshot { node, .. }
             | Happening::Stream { node, .. }
             | Happening::ReadLog { node, .. }
-            | Happening::Serve { node, .. }
-            | Happening::Link { node, .. } => Some(*node),
+            | Happening::Serve { node, .. } => Some(*node),
             Happening::Notification { to, .. } | Happening::Connect { to, .. } => Some(*to),
             Happening::ConnectFailed { from, .. } => Some(*from),
-            Happening::Arrival { connection, to: side }
-            | Happening::PeerDied { connection, side }
-            | Happening::Reset { connection, side } => {
-                let node = self.network.connection(*connection)?.end(*side).node;
-                (node < self.nodes.len()).then_some(node)
-            }
+            Happening::Network(event) => self.noticed_by(event),
             _ => None,
         }
     }
@@ -284,18 +261,14 @@ impl World {
             }
             Happening::ReadLog { node, life, reading } => self.read_log(node, life, *reading),
             Happening::Serve { node, life, connection } => self.serve(node, life, connection),
-            Happening::Arrival { connection, to } => self.arrive(connection, to),
+            Happening::Network(event) => self.happen_on_network(event),
             Happening::Notification { from, to, payload } => self.notified(from, to, payload),
             Happening::Connect { from, life, to } => self.connect(from, life, to),
             Happening::ConnectFailed { from, life, to } => self.connect_failed(from, life, to),
-            Happening::Reset { connection, side } => self.lose(connection, side),
-            Happening::PeerDied { connection, side } => self.peer_died(connection, side),
-            Happening::Link { node, peer } => self.check_link(node, peer),
             Happening::Client { client } => self.client_acts(client),
             Happening::Watchdog { client } => self.client_looks_at_clock(client),
             Happening::Start { node } => self.start(node),
             Happening::Fault => self.fault(),
-            Happening::Way { from, to, blocked } => self.set_way(from, to, blocked),
             Happening::Room { node } => self.make_room(node),
             Happening::Heal => self.heal(),
             Happening::Inspect => self.inspect(),
