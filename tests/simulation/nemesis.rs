@@ -7,8 +7,8 @@ use znodefs_server::zab::{Ensemble, Event, Packet, RoleKind, ServerId, Zab};
 use crate::database::{Database, configuration, reconfiguration};
 use crate::disk::Disk;
 use crate::invariants::{Check, check_adopted, check_recovery, violation};
-use crate::network::{Side, Wire};
-use crate::networked::{NetworkEvent, Networked};
+use crate::network::Wire;
+use crate::networked::Networked;
 use crate::plan::{DURATION_US, Plan};
 use crate::world::{Happening, Message, Work, World};
 
@@ -89,7 +89,8 @@ impl World {
         self.work.push_back((leader, Work::Submit(reconfiguration(&new))));
     }
 
-    fn some_time(&mut self) -> u64 {
+    /// How long something lasts, in microseconds.
+    pub fn some_time(&mut self) -> u64 {
         match self.random.below(10) {
             0 => self.random.between(5_000_000, 15_000_000),
             1..=4 => self.random.between(500_000, 5_000_000),
@@ -209,84 +210,10 @@ impl World {
         check_recovery(node, &state.disk, &state.database, order)
     }
 
-    fn block_for(&mut self, time: u64, from: usize, to: usize) {
-        self.set_way(from, to, true);
-        self.agenda.schedule_in(time, NetworkEvent::Way { from, to, blocked: false }.into());
-    }
-
     fn isolate(&mut self, node: usize) {
         self.trace.note(self.agenda.now(), node, "isolated");
         let time = self.some_time();
-        for peer in 0..self.nodes.len() {
-            if peer != node {
-                self.block_for(time, node, peer);
-                self.block_for(time, peer, node);
-            }
-        }
-    }
-
-    fn split(&mut self) {
-        let time = self.some_time();
-        let side: Vec<bool> = self.nodes.iter().map(|_| self.random.percent(50)).collect();
-        for from in 0..side.len() {
-            for to in 0..side.len() {
-                if side[from] != side[to] {
-                    self.block_for(time, from, to);
-                }
-            }
-        }
-    }
-
-    fn block_one_way(&mut self) {
-        let (from, to) = (self.random.below(self.nodes.len()), self.random.below(self.nodes.len()));
-        if from != to {
-            let time = self.some_time();
-            self.block_for(time, from, to);
-        }
-    }
-
-    fn flap(&mut self, node: usize) {
-        let mut at = 0;
-        for _ in 0..self.random.between(3, 10) {
-            let (down, up) = (self.random.between(1, 300_000), self.random.between(1, 300_000));
-            for peer in 0..self.nodes.len() {
-                for (from, to) in [(node, peer), (peer, node)] {
-                    if from != to {
-                        self.agenda
-                            .schedule_in(at, NetworkEvent::Way { from, to, blocked: true }.into());
-                        self.agenda.schedule_in(
-                            at + down,
-                            NetworkEvent::Way { from, to, blocked: false }.into(),
-                        );
-                    }
-                }
-            }
-            at += down + up;
-        }
-    }
-
-    fn free_all_ways(&mut self) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                self.set_way(from, to, false);
-            }
-        }
-    }
-
-    /// The two sides notice at different times, so that a second connection may overlap the first.
-    fn break_connection(&mut self) {
-        let open = self.network.open_connections();
-        if open.is_empty() {
-            return;
-        }
-        let connection = open[self.random.below(open.len())];
-        for side in [Side::Learner, Side::Leader] {
-            let delay = match self.random.percent(50) {
-                true => self.random.between(0, 10_000),
-                false => self.random.between(10_000, 3_000_000),
-            };
-            self.agenda.schedule_in(delay, NetworkEvent::Reset { connection, side }.into());
-        }
+        self.cut_off(node, self.nodes.len(), time);
     }
 
     fn pause(&mut self, node: usize) {

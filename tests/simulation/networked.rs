@@ -1,6 +1,6 @@
 //! What a run does about connections and links, at either level of the simulator: messages come,
-//! connections end, each side notices at its own time. Whoever takes part has a number, and a life of
-//! its process; nodes come first, and there may be others behind them.
+//! connections end, each side notices at its own time; and what goes wrong with them. Whoever takes
+//! part has a number, and a life of its process; nodes come first, and there may be others behind them.
 
 use crate::agenda::Agenda;
 use crate::network::{Arrival, End, Network, Side, Wire};
@@ -27,6 +27,10 @@ pub struct Extremes {
     pub death_us: u64,
     /// Until it is noticed whether a node is reachable.
     pub link_us: u64,
+    /// Until a side notices that its connection is broken.
+    pub break_us: u64,
+    /// How often a node that flaps is cut off, a number.
+    pub flaps: u64,
 }
 
 /// A run as its network sees it.
@@ -57,8 +61,18 @@ pub trait Networked {
     fn connection_lost(&mut self, end: End, connection: usize);
     /// A node finds out whether another is reachable.
     fn check_link(&mut self, node: usize, peer: usize);
-    /// Blocks or frees a way, and lets what waited there go on.
-    fn set_way(&mut self, from: usize, to: usize, blocked: bool);
+    /// How many take part, nodes and others.
+    fn participants(&self) -> usize;
+    /// Whether no more faults come.
+    fn is_healed(&self) -> bool;
+    /// How long a fault lasts, in microseconds.
+    fn fault_time(&mut self) -> u64;
+    /// A way is about to change.
+    fn way_changes(&mut self, _from: usize, _to: usize, _blocked: bool) {}
+    /// A connection is about to break.
+    fn connection_breaks(&mut self, _connection: usize) {}
+    /// Something is not as it should be until then.
+    fn disturb(&mut self, _until: u64) {}
 
     /// It happens now.
     fn happen_on_network(&mut self, event: NetworkEvent) {
@@ -175,6 +189,112 @@ pub trait Networked {
                     self.plan_in(delay, NetworkEvent::Link { node, peer });
                 }
             }
+        }
+    }
+
+    /// Blocks or frees a way, and lets what waited there go on.
+    fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
+        if self.is_healed() && blocked || self.network().is_blocked(from, to) == blocked {
+            return;
+        }
+        self.way_changes(from, to, blocked);
+        self.network_and_random().0.set_blocked(from, to, blocked);
+        if !blocked {
+            for (connection, to, at) in self.network_and_random().0.resume() {
+                self.agenda().schedule(at, NetworkEvent::Arrival { connection, to }.into());
+            }
+        }
+        if from < self.node_count() {
+            self.look_at_links(from);
+        }
+    }
+
+    /// Blocks a way, and plans its end.
+    fn block_for(&mut self, time: u64, from: usize, to: usize) {
+        self.set_way(from, to, true);
+        self.plan_in(time, NetworkEvent::Way { from, to, blocked: false });
+    }
+
+    /// Nothing passes between a node and the first so many participants.
+    fn cut_off(&mut self, node: usize, others: usize, time: u64) {
+        for peer in 0..others {
+            if peer != node {
+                self.block_for(time, node, peer);
+                self.block_for(time, peer, node);
+            }
+        }
+    }
+
+    /// Nothing passes between two parts.
+    fn split(&mut self) {
+        let time = self.fault_time();
+        let count = self.participants();
+        let side: Vec<bool> = (0..count).map(|_| self.fault_random().percent(50)).collect();
+        for from in 0..count {
+            for to in 0..count {
+                if side[from] != side[to] {
+                    self.block_for(time, from, to);
+                }
+            }
+        }
+    }
+
+    /// Nothing passes from one to another.
+    fn block_one_way(&mut self) {
+        let count = self.participants();
+        let (from, to) = (self.fault_random().below(count), self.fault_random().below(count));
+        if from != to {
+            let time = self.fault_time();
+            self.block_for(time, from, to);
+        }
+    }
+
+    /// A node is cut off from the others and is not, in turn.
+    fn flap(&mut self, node: usize) {
+        let mut at = 0;
+        for _ in 0..self.fault_random().between(3, Self::EXTREMES.flaps) {
+            let down = self.fault_random().between(1, 300_000);
+            let up = self.fault_random().between(1, 300_000);
+            for peer in 0..self.node_count() {
+                for (from, to) in [(node, peer), (peer, node)] {
+                    if from != to {
+                        self.plan_in(at, NetworkEvent::Way { from, to, blocked: true });
+                        self.plan_in(at + down, NetworkEvent::Way { from, to, blocked: false });
+                    }
+                }
+            }
+            at += down + up;
+        }
+        let end = self.agenda().now() + at;
+        self.disturb(end);
+    }
+
+    /// Every way is free again.
+    fn free_all_ways(&mut self) {
+        for from in 0..self.participants() {
+            for to in 0..self.participants() {
+                self.set_way(from, to, false);
+            }
+        }
+    }
+
+    /// The two sides notice at different times, so that a second connection may overlap the first.
+    fn break_connection(&mut self) {
+        let open = self.network().open_connections();
+        if open.is_empty() {
+            return;
+        }
+        let connection = open[self.fault_random().below(open.len())];
+        self.connection_breaks(connection);
+        for side in [Side::Learner, Side::Leader] {
+            let random = self.fault_random();
+            let delay = match random.percent(50) {
+                true => random.between(0, 10_000),
+                false => random.between(10_000, Self::EXTREMES.break_us),
+            };
+            let noticed = self.agenda().now() + delay;
+            self.disturb(noticed);
+            self.plan_in(delay, NetworkEvent::Reset { connection, side });
         }
     }
 }

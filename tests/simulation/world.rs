@@ -412,7 +412,8 @@ impl Networked for World {
     type Message = Message;
     type Happening = Happening;
 
-    const EXTREMES: Extremes = Extremes { death_us: 5_000_000, link_us: 2_000_000 };
+    const EXTREMES: Extremes =
+        Extremes { death_us: 5_000_000, link_us: 2_000_000, break_us: 3_000_000, flaps: 10 };
 
     fn agenda(&mut self) -> &mut Agenda<Happening> {
         &mut self.agenda
@@ -466,16 +467,15 @@ impl Networked for World {
         }
     }
 
-    fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
-        if self.healed && blocked || self.network.is_blocked(from, to) == blocked {
-            return;
-        }
-        self.network.set_blocked(from, to, blocked);
-        if !blocked {
-            for (connection, to, at) in self.network.resume() {
-                self.agenda.schedule(at, NetworkEvent::Arrival { connection, to }.into());
-            }
-        }
-        self.look_at_links(from);
+    fn participants(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn is_healed(&self) -> bool {
+        self.healed
+    }
+
+    fn fault_time(&mut self) -> u64 {
+        self.some_time()
     }
 }

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::world::{Happening, World};
 use crate::invariants::violation;
 use crate::network::Side;
-use crate::networked::{NetworkEvent, Networked};
+use crate::networked::Networked;
 use crate::replica::invariants::recovered::{check_adopted, check_found, holds_acknowledged};
 
 /// A day, in milliseconds.
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// The same, and nothing is quiet meanwhile.
-    fn disturbed_time(&mut self) -> u64 {
+    pub fn disturbed_time(&mut self) -> u64 {
         let time = self.some_time();
         self.disturb(self.agenda.now() + time);
         time
@@ -238,15 +238,6 @@ impl World {
         self.agenda.schedule_in(delay, Happening::Start { node });
     }
 
-    fn block_for(&mut self, time: u64, from: usize, to: usize) {
-        self.set_way(from, to, true);
-        self.agenda.schedule_in(time, NetworkEvent::Way { from, to, blocked: false }.into());
-    }
-
-    fn participants(&self) -> usize {
-        self.nodes.len() + self.clients.len()
-    }
-
     fn isolate(&mut self, node: usize) {
         let time = self.disturbed_time();
         // Its clients stay with it, or not.
@@ -254,83 +245,7 @@ impl World {
             true => self.nodes.len(),
             false => self.participants(),
         };
-        for peer in 0..others {
-            if peer != node {
-                self.block_for(time, node, peer);
-                self.block_for(time, peer, node);
-            }
-        }
-    }
-
-    fn split(&mut self) {
-        let time = self.disturbed_time();
-        let count = self.participants();
-        let side: Vec<bool> = (0..count).map(|_| self.fault_random.percent(50)).collect();
-        for from in 0..count {
-            for to in 0..count {
-                if side[from] != side[to] {
-                    self.block_for(time, from, to);
-                }
-            }
-        }
-    }
-
-    fn block_one_way(&mut self) {
-        let count = self.participants();
-        let (from, to) = (self.fault_random.below(count), self.fault_random.below(count));
-        if from != to {
-            let time = self.disturbed_time();
-            self.block_for(time, from, to);
-        }
-    }
-
-    fn flap(&mut self, node: usize) {
-        let mut at = 0;
-        for _ in 0..self.fault_random.between(3, 8) {
-            let down = self.fault_random.between(1, 300_000);
-            let up = self.fault_random.between(1, 300_000);
-            for peer in 0..self.nodes.len() {
-                for (from, to) in [(node, peer), (peer, node)] {
-                    if from != to {
-                        self.agenda
-                            .schedule_in(at, NetworkEvent::Way { from, to, blocked: true }.into());
-                        self.agenda.schedule_in(
-                            at + down,
-                            NetworkEvent::Way { from, to, blocked: false }.into(),
-                        );
-                    }
-                }
-            }
-            at += down + up;
-        }
-        self.disturb(self.agenda.now() + at);
-    }
-
-    /// Every way is free again.
-    pub fn free_all_ways(&mut self) {
-        for from in 0..self.participants() {
-            for to in 0..self.participants() {
-                self.set_way(from, to, false);
-            }
-        }
-    }
-
-    /// The two sides notice at different times, so that a second connection may overlap the first.
-    fn break_connection(&mut self) {
-        let open = self.network.open_connections();
-        if open.is_empty() {
-            return;
-        }
-        let connection = open[self.fault_random.below(open.len())];
-        self.log.fault(self.agenda.now(), || format!("connection {connection} breaks"));
-        for side in [Side::Learner, Side::Leader] {
-            let delay = match self.fault_random.percent(50) {
-                true => self.fault_random.between(0, 10_000),
-                false => self.fault_random.between(10_000, 2_000_000),
-            };
-            self.disturb(self.agenda.now() + delay);
-            self.agenda.schedule_in(delay, NetworkEvent::Reset { connection, side }.into());
-        }
+        self.cut_off(node, others, time);
     }
 
     fn pause(&mut self, node: usize) {

@@ -9,10 +9,10 @@ use znodefs_server::net::client_connection::{self, ClientConnection, Wait};
 
 use super::node::Served;
 use super::plan::Plan;
-use super::world::{Happening, World};
+use super::world::{Happening, Phase, World};
 use crate::agenda::Agenda;
 use crate::network::{End, Network, Wire};
-use crate::networked::{Extremes, NetworkEvent, Networked};
+use crate::networked::{Extremes, Networked};
 use crate::random::Random;
 
 impl World {
@@ -152,7 +152,8 @@ impl Networked for World {
     type Message = Vec<u8>;
     type Happening = Happening;
 
-    const EXTREMES: Extremes = Extremes { death_us: 3_000_000, link_us: 1_000_000 };
+    const EXTREMES: Extremes =
+        Extremes { death_us: 3_000_000, link_us: 1_000_000, break_us: 2_000_000, flaps: 8 };
 
     fn agenda(&mut self) -> &mut Agenda<Happening> {
         &mut self.agenda
@@ -174,7 +175,7 @@ impl Networked for World {
         self.nodes.len()
     }
 
-    /// Clients have one.
+    /// Clients live once.
     fn life_of(&self, participant: usize) -> u32 {
         self.nodes.get(participant).map_or(0, |node| node.incarnation)
     }
@@ -218,23 +219,31 @@ impl Networked for World {
         }
     }
 
-    fn set_way(&mut self, from: usize, to: usize, blocked: bool) {
-        if self.is_healed() && blocked || self.network.is_blocked(from, to) == blocked {
-            return;
-        }
+    fn participants(&self) -> usize {
+        self.nodes.len() + self.clients.len()
+    }
+
+    fn is_healed(&self) -> bool {
+        self.phase != Phase::Faults
+    }
+
+    fn fault_time(&mut self) -> u64 {
+        self.disturbed_time()
+    }
+
+    fn way_changes(&mut self, from: usize, to: usize, blocked: bool) {
         self.disturb(self.agenda.now());
         self.log.fault(self.agenda.now(), || {
             let what = if blocked { "is blocked" } else { "is free" };
             format!("the way from {from} to {to} {what}")
         });
-        self.network.set_blocked(from, to, blocked);
-        if !blocked {
-            for (connection, to, at) in self.network.resume() {
-                self.agenda.schedule(at, NetworkEvent::Arrival { connection, to }.into());
-            }
-        }
-        if from < self.nodes.len() {
-            self.look_at_links(from);
-        }
+    }
+
+    fn connection_breaks(&mut self, connection: usize) {
+        self.log.fault(self.agenda.now(), || format!("connection {connection} breaks"));
+    }
+
+    fn disturb(&mut self, until: u64) {
+        self.disturbed_us = self.disturbed_us.max(until);
     }
 }

@@ -320,14 +320,4 @@ impl World {
             self.agenda.schedule(at, Happening::Turn { node, life, at });
         }
     }
-
-    /// Whether no more faults come.
-    pub fn is_healed(&self) -> bool {
-        self.phase != Phase::Faults
-    }
-
-    /// Something is not as it should be, or was a moment ago.
-    pub fn disturb(&mut self, until: u64) {
-        self.disturbed_us = self.disturbed_us.max(until);
-    }
 }
