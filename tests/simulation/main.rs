@@ -5,6 +5,7 @@
 #![allow(missing_docs, reason = "a test")]
 
 mod agenda;
+mod crash_point;
 mod database;
 mod disk;
 mod execute;

@@ -4,6 +4,7 @@
 use znodefs::Zxid;
 use znodefs_server::zab::{Ensemble, Event, Packet, RoleKind, ServerId, Zab};
 
+use crate::crash_point::CrashPoint;
 use crate::database::{Database, configuration, reconfiguration};
 use crate::disk::Disk;
 use crate::invariants::{Check, check_adopted, check_recovery, violation};
@@ -32,7 +33,7 @@ impl World {
             18..=31 => {
                 // In the middle of something.
                 let effects = self.random.between(0, 200);
-                self.nodes[node].crash_in = Some(effects);
+                self.nodes[node].crash_point = CrashPoint::after(effects);
             }
             32..=39 => self.crash_leader(),
             40..=42 => self.crash_all(),
@@ -306,7 +307,7 @@ impl World {
         self.network.loss_percent = 0;
         for node in 0..self.nodes.len() {
             let state = &mut self.nodes[node];
-            state.crash_in = None;
+            state.crash_point = CrashPoint::default();
             state.disk.slowness_us = 0;
             state.paused_until = state.paused_until.min(self.agenda.now() + 1);
             self.agenda.schedule_in(1_000, Happening::Start { node });

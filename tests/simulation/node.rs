@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use znodefs::Zxid;
 use znodefs_server::zab::{ConnectionId, Ensemble, Event, Identity, Zab};
 
+use crate::crash_point::CrashPoint;
 use crate::database::{Database, configuration};
 use crate::disk::Disk;
 use crate::plan::Plan;
@@ -36,8 +37,8 @@ pub struct Node {
     pub paused_until: u64,
     /// When the next timer is scheduled.
     pub timer_at: u64,
-    /// Crash after so many more effects.
-    pub crash_in: Option<u64>,
+    /// A crash in the middle of something.
+    pub crash_point: CrashPoint,
     /// Which other nodes it believes reachable.
     pub links: Vec<bool>,
     /// Snapshots received and not yet installed.
@@ -63,7 +64,7 @@ impl Node {
             term: 0,
             paused_until: 0,
             timer_at: u64::MAX,
-            crash_in: None,
+            crash_point: CrashPoint::default(),
             links: vec![false; plan.nodes()],
             staged: BTreeMap::new(),
             lines: None,
@@ -131,7 +132,7 @@ impl Node {
         self.term += 1;
         self.paused_until = 0;
         self.timer_at = u64::MAX;
-        self.crash_in = None;
+        self.crash_point = CrashPoint::default();
         self.staged.clear();
         self.links.fill(false);
     }

@@ -108,7 +108,11 @@ impl Plan {
 
     /// After the last fault, everything must be well within this time, in microseconds.
     pub fn recovery_us(&self) -> u64 {
-        let init = self.settings.tick_ms * u64::from(self.settings.init_limit) * 1_000;
-        30_000_000 + 6 * init
+        recovery_us(self.settings.tick_ms, self.settings.init_limit)
     }
+}
+
+/// Half a minute, and time for several attempts to synchronize, in microseconds.
+pub fn recovery_us(tick_ms: u64, init_limit: u32) -> u64 {
+    30_000_000 + 6 * tick_ms * u64::from(init_limit) * 1_000
 }

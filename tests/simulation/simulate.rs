@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a program")]
 
 mod agenda;
+mod crash_point;
 mod database;
 mod disk;
 mod execute;

@@ -78,29 +78,27 @@ impl Trace {
 }
 
 fn shorten(text: String) -> String {
-    let text = shorten_zxids(&text);
+    let text = show_zxids(&text, |zxid| format!("{}.{}", zxid >> 32, zxid as u32));
     match text.char_indices().nth(240) {
         None => text,
         Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
-/// `Zxid(4294967297)` becomes `1.1`.
-fn shorten_zxids(text: &str) -> String {
-    let mut short = String::with_capacity(text.len());
+/// `Zxid(4294967297)` becomes `1.1`, or whatever else shows it.
+pub fn show_zxids(text: &str, show: impl Fn(i64) -> String) -> String {
+    let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("Zxid(") {
         let number = &rest[start + 5..];
         let Some(end) = number.find(')') else { break };
-        short.push_str(&rest[..start]);
-        match number[..end].parse::<i64>() {
-            Ok(zxid) => {
-                let _ = write!(short, "{}.{}", zxid >> 32, zxid as u32);
-            }
-            Err(_) => short.push_str(&number[..end]),
+        shown.push_str(&rest[..start]);
+        match number[..end].parse() {
+            Ok(zxid) => shown.push_str(&show(zxid)),
+            Err(_) => shown.push_str(&number[..end]),
         }
         rest = &number[end + 1..];
     }
-    short.push_str(rest);
-    short
+    shown.push_str(rest);
+    shown
 }

@@ -311,7 +311,7 @@ impl World {
             zab.step(now_ms, event, &mut effects);
         }
         for effect in effects.drain(..) {
-            if self.crashes_now(node) {
+            if self.nodes[node].crash_point.is_reached() {
                 self.crash(node);
                 break;
             }
@@ -322,18 +322,6 @@ impl World {
         }
         self.effects = effects;
         self.set_timer(node);
-    }
-
-    /// A planned crash comes between two effects.
-    fn crashes_now(&mut self, node: usize) -> bool {
-        match &mut self.nodes[node].crash_in {
-            Some(0) => true,
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
-        }
     }
 
     fn set_timer(&mut self, node: usize) {

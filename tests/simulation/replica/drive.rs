@@ -29,7 +29,7 @@ impl World {
             self.see(node, seen);
         }
         for action in outside.take_actions() {
-            if self.crashes_now(node) {
+            if self.nodes[node].crash_point.is_reached() {
                 return self.crash(node, true);
             }
             self.act(node, action);
@@ -48,18 +48,6 @@ impl World {
         }
         self.compare_state(node);
         self.plan_work(node);
-    }
-
-    /// A planned crash comes between two effects.
-    fn crashes_now(&mut self, node: usize) -> bool {
-        match &mut self.nodes[node].crash_in {
-            Some(0) => true,
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
-        }
     }
 
     fn act(&mut self, node: usize, action: Action) {

@@ -8,6 +8,7 @@ use znodefs_server::zab::Packet;
 use super::node::Told;
 use super::plan::Plan;
 use super::world::{Happening, World};
+use crate::crash_point::CrashPoint;
 use crate::invariants::violation;
 use crate::network::Side;
 use crate::networked::Networked;
@@ -36,7 +37,7 @@ impl World {
             15..=24 => {
                 // In the middle of something.
                 let effects = self.fault_random.between(0, 200);
-                self.nodes[node].crash_in = Some(effects);
+                self.nodes[node].crash_point = CrashPoint::after(effects);
             }
             25..=34 => self.cut_power(node),
             35..=39 => self.crash_leader(),

@@ -2,6 +2,7 @@
 //! left of clients that are gone.
 
 use super::world::{Happening, Phase, World};
+use crate::crash_point::CrashPoint;
 use crate::invariants::violation;
 use crate::networked::Networked;
 
@@ -19,7 +20,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.make_room(node);
             let state = &mut self.nodes[node];
-            state.crash_in = None;
+            state.crash_point = CrashPoint::default();
             state.slowness_us = 0;
             state.paused_until = state.paused_until.min(self.agenda.now() + 1);
             for disk in [&state.data, &state.log_disk] {

@@ -10,7 +10,7 @@ use super::ask::{Ask, Asked};
 use super::invariants::requests::Answer;
 use super::outside::Seen;
 use crate::invariants::Violation;
-use crate::trace::Detail;
+use crate::trace::{Detail, show_zxids};
 
 /// Lines of a failure's report.
 const LINES: usize = 60;
@@ -175,18 +175,5 @@ fn words_of(text: &str) -> BTreeSet<String> {
 
 /// `Zxid(4294967297)` as it is shown elsewhere.
 fn readable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("Zxid(") {
-        let number = &rest[start + 5..];
-        let Some(end) = number.find(')') else { break };
-        shown.push_str(&rest[..start]);
-        match number[..end].parse::<i64>() {
-            Ok(zxid) => shown.push_str(&Zxid(zxid).to_string()),
-            Err(_) => shown.push_str(&number[..end]),
-        }
-        rest = &number[end + 1..];
-    }
-    shown.push_str(rest);
-    shown
+    show_zxids(text, |zxid| Zxid(zxid).to_string())
 }

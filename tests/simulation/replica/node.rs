@@ -21,6 +21,7 @@ use super::clock::NodeClock;
 use super::invariants::recovered::{Found, look_at};
 use super::outside::SimulatedOutside;
 use super::plan::{Mistake, Plan};
+use crate::crash_point::CrashPoint;
 use crate::random::Random;
 
 /// A client's connection on the replica's side.
@@ -111,8 +112,8 @@ pub struct Node {
     /// currentEpoch as last seen; 0 for a node without data.
     pub adopted: Epoch,
     pub paused_until: u64,
-    /// Crash after so many more effects.
-    pub crash_in: Option<u64>,
+    /// A crash in the middle of something.
+    pub crash_point: CrashPoint,
     /// Extra delay of every sync, in microseconds.
     pub slowness_us: u64,
     /// Whether what is on its disk was tampered with.
@@ -139,7 +140,7 @@ impl Node {
             configured: Zxid::ZERO,
             adopted: Epoch(0),
             paused_until: 0,
-            crash_in: None,
+            crash_point: CrashPoint::default(),
             slowness_us: 0,
             damaged: false,
             disk_fails: false,
@@ -222,6 +223,6 @@ impl Node {
         self.process = None;
         self.incarnation += 1;
         self.paused_until = 0;
-        self.crash_in = None;
+        self.crash_point = CrashPoint::default();
     }
 }

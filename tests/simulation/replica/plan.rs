@@ -9,10 +9,8 @@ pub use znodefs_server::mutation::Mistake;
 use znodefs_server::zab;
 
 use crate::network::Latency;
+use crate::plan::{DURATION_US, recovery_us};
 use crate::random::Random;
-
-/// Simulated time with faults, in microseconds.
-pub const DURATION_US: u64 = 60_000_000;
 
 /// What of a run is left away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +193,7 @@ impl Plan {
 
     /// After the last fault, everything must be well within this time, in microseconds.
     pub fn recovery_us(&self) -> u64 {
-        let init = self.tick_ms * u64::from(self.init_limit) * 1_000;
-        30_000_000 + 6 * init
+        recovery_us(self.tick_ms, self.init_limit)
     }
 
     /// The longest session timeout, in microseconds.
