@@ -132,6 +132,8 @@ impl Replica {
         effects: &mut Effects,
     ) {
         info!("client {} refused: its session {session_id} {reason}", connection.peer);
+        // What the client may be is its own affair: the answer says what this replica is.
+        let read_only = read_only.map(|_| self.is_read_only());
         let mut outbox = connection.outbox();
         put_connect_response(&mut outbox, &ConnectResponse::invalid_session(read_only));
         outbox.close();

@@ -37,6 +37,23 @@ async fn the_read_only_byte_is_answered_only_to_those_who_sent_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_the_replica_is_and_not_what_the_client_may_be() {
+    let server = TestServer::start().await;
+    let owner = server.client().await;
+    for read_only in [None, Some(false), Some(true)] {
+        let password = Some(Bytes::from_static(&[1; 16]));
+        let request = ConnectRequest { password, read_only, ..owner.reconnect_request() };
+        let mut client = TestClient::open(server.server.address()).await;
+        let mut out = BytesMut::new();
+        put_frame(&mut out, |out| request.encode(out));
+        client.send_bytes(&out).await;
+        let response = client.read_connect_response().await.unwrap();
+        assert_eq!(response.session_id, SessionId(0));
+        assert_eq!(response.read_only, read_only.map(|_| false));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_seen_more_is_turned_away_without_a_word() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
