@@ -10,6 +10,7 @@ use znodefs::{ErrorCode, OpCode};
 use crate::authentication;
 use crate::config::ServerConfig;
 use crate::connection::{Connection, Outbox, Phase, RawRequest};
+use crate::mutation::{Mutation, mutated};
 use crate::tree::read_request::{self, Reader};
 use crate::tree::{DataTree, WatchManager, WatcherId, access};
 use crate::txn::Identity;
@@ -110,7 +111,9 @@ pub fn answer(
     let zxid = tree.last_applied();
     let op_code = OpCode::from_code(request.op_code);
     if outbox.read_only && op_code.is_some_and(needs_quorum) {
-        outbox.put_reply(request.xid, zxid, |_| Err(ErrorCode::NotReadOnly));
+        let acknowledges = mutated(Mutation::ReadOnlyAcknowledgesWrites);
+        let answer = if acknowledges { Ok(()) } else { Err(ErrorCode::NotReadOnly) };
+        outbox.put_reply(request.xid, zxid, |_| answer);
         return;
     }
     // What a client may never ask for: `check` alone (ZOOKEEPER-2623), and what replicas do among

@@ -45,6 +45,18 @@ pub enum Mutation {
     LogNotSynced,
     /// Epochs are written and not synced.
     EpochNotSynced,
+    /// A replica without a quorum acknowledges writes.
+    ReadOnlyAcknowledgesWrites,
+    /// A replica without a quorum serves clients that want to write.
+    ReadOnlyServesWriters,
+    /// A replica without a quorum takes up sessions of the ensemble.
+    ReadOnlyTakesSessionsUp,
+    /// A replica serves reads alone while its tree changes.
+    ReadOnlyGoesOn,
+    /// A replica without a quorum shows what a fuzzy snapshot holds.
+    ReadOnlyShowsFuzzySnapshot,
+    /// What is logged is noted as committed, so that a restart shows it.
+    LoggedNotedAsCommitted,
     /// A replica that restarts takes its whole log for committed, as in
     /// [`zab::Mutation`], of which it is a part.
     DeliverLogOnRestart,
@@ -52,7 +64,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 25] = [
         Mutation::WatchAfterReply,
         Mutation::WatchFiresTwice,
         Mutation::SetWatchesNotComparing,
@@ -72,6 +84,12 @@ impl Mutation {
         Mutation::TruncateKeepsSnapshots,
         Mutation::LogNotSynced,
         Mutation::EpochNotSynced,
+        Mutation::ReadOnlyAcknowledgesWrites,
+        Mutation::ReadOnlyServesWriters,
+        Mutation::ReadOnlyTakesSessionsUp,
+        Mutation::ReadOnlyGoesOn,
+        Mutation::ReadOnlyShowsFuzzySnapshot,
+        Mutation::LoggedNotedAsCommitted,
     ];
 }
 

@@ -80,7 +80,7 @@ fn every_mutation_is_caught() {
 }
 
 /// Seeds of the everyday run with whole replicas, and how much of each, in simulated seconds.
-const REPLICA_SEEDS: u64 = 12;
+const REPLICA_SEEDS: u64 = 20;
 const REPLICA_SECONDS: u64 = 20;
 
 fn some_seconds() -> Limits {
@@ -111,6 +111,10 @@ fn whole_replicas_hold_their_invariants_for_a_fixed_set_of_seeds() {
         total.snapshots_taken,
         total.snapshots_installed,
         total.reconfigurations,
+        total.read_only_answers,
+        total.read_only_refusals,
+        total.read_only_turned_away,
+        total.read_only_returns,
     ];
     assert!(!tried.contains(&0), "{total:#?}");
 }
@@ -126,7 +130,13 @@ fn one_seed_is_one_run_of_whole_replicas() {
 /// Some that fail early; `scripts/simulate --mutation all` tries every one.
 #[test]
 fn mistakes_of_whole_replicas_are_caught() {
-    let early = ["WatchFiresTwice", "ReadOvertakesWrite", "ClosingSessionStillWrites"];
+    let early = [
+        "WatchFiresTwice",
+        "ReadOvertakesWrite",
+        "ClosingSessionStillWrites",
+        "ReadOnlyAcknowledgesWrites",
+        "ReadOnlyGoesOn",
+    ];
     for mistake in Mistake::all().into_iter().filter(|one| early.contains(&one.name().as_str())) {
         let caught = (0..REPLICA_SEEDS).any(|seed| {
             let limits = some_seconds();

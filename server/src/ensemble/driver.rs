@@ -19,6 +19,7 @@ use crate::codec;
 use crate::config::ensemble::{Member, ServerId};
 use crate::link::LinkEvent;
 use crate::link::quorum_port::PortEvent;
+use crate::mutation::{Mutation, mutated};
 use crate::replica::core_thread::{Backend, CoreResult};
 use crate::replica::{Effects, Event, Now, Replica};
 use crate::request_processor::EnsembleView;
@@ -229,13 +230,20 @@ impl Driver {
     }
 
     fn note_committed(&mut self) {
-        if let Some(zxid) = self.read_only.note(self.zab.delivered(), self.now.monotonic_ms) {
+        let committed = match mutated(Mutation::LoggedNotedAsCommitted) {
+            true => self.zab.last_logged(),
+            false => self.zab.delivered(),
+        };
+        if let Some(zxid) = self.read_only.note(committed, self.now.monotonic_ms) {
             self.disk.note_committed(zxid);
         }
     }
 
     /// Ends read-only service, since the tree is about to change: its clients come again.
     pub fn end_read_only_service(&mut self) {
+        if mutated(Mutation::ReadOnlyGoesOn) {
+            return;
+        }
         if self.read_only.ends() {
             info!("there is a quorum again: read-only service ends");
             self.stop_serving();

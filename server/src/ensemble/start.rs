@@ -142,7 +142,8 @@ fn apply_committed(
     let committed = storage.committed().zxid;
     let delivered = apply_between(storage, restored, committed, tree)?;
     let shown = storage.newest_shown(restored)?;
-    Ok((delivered, committed > Zxid::ZERO && committed >= shown))
+    let whole = committed >= shown || mutated(Mutation::ReadOnlyShowsFuzzySnapshot);
+    Ok((delivered, committed > Zxid::ZERO && whole))
 }
 
 /// Applies what the log has behind `after` and up to `through`. Returns how far the tree is then.

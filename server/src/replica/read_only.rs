@@ -12,6 +12,7 @@ use znodefs::wire::ConnectRequest;
 use super::member::Role;
 use super::{Effects, Replica, WriteRequest};
 use crate::connection::Connection;
+use crate::mutation::{Mutation, mutated};
 use crate::session_tracker::SessionTracker;
 
 impl Replica {
@@ -37,6 +38,11 @@ impl Replica {
             let session_id = self.local_session_id();
             self.sessions.add(session_id, timeout_ms, self.now.monotonic_ms);
             session_id
+        } else if self.password_key.verify(asked, password)
+            && mutated(Mutation::ReadOnlyTakesSessionsUp)
+        {
+            self.sessions.add(asked, timeout_ms, self.now.monotonic_ms);
+            asked
         } else if self.password_key.verify(asked, password) {
             info!(
                 "client {} closed: there is no quorum to ask for its session {asked}",

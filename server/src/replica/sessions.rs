@@ -38,7 +38,9 @@ impl Replica {
             connection.close();
             return;
         }
-        if self.is_read_only() && request.read_only != Some(true) {
+        let wants_to_write =
+            request.read_only != Some(true) && !mutated(Mutation::ReadOnlyServesWriters);
+        if self.is_read_only() && wants_to_write {
             debug!("client {} closed: there is no quorum, and it wants to write", connection.peer);
             connection.close();
             return;

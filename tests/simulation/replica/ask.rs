@@ -257,4 +257,10 @@ impl World {
             _ => some_read(random, false),
         }
     }
+
+    /// A read, with a watch or without.
+    pub fn some_read_of(&mut self, client: usize) -> Ask {
+        let watches = !self.clients[client].watches_all && self.client_random.percent(30);
+        some_read(&mut self.client_random, watches)
+    }
 }

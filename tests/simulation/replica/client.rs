@@ -1,5 +1,5 @@
 //! A simulated client: its session, connection, requests and watches; when it connects, pings, gives
-//! up, leaves.
+//! up, leaves. What it does where there is no quorum is in [`read_only`](super::read_only).
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,7 @@ use znodefs::{SessionId, Zxid};
 
 use super::ask::{Ask, Asked};
 use super::invariants::watches::Watches;
+use super::read_only::{Alone, Offer};
 use super::world::{Happening, Phase, World};
 use crate::network::{Side, Wire};
 use crate::networked::Networked;
@@ -30,6 +31,13 @@ pub struct Session {
 #[derive(Debug)]
 pub struct Link {
     pub number: usize,
+    pub node: usize,
+    /// What its ConnectRequest said: which session, whether reads are enough, what it has seen.
+    pub offer: Offer,
+    pub read_only: Option<bool>,
+    pub seen: Zxid,
+    /// Whether the member has no quorum and serves reads alone.
+    pub alone: Option<Alone>,
     pub input: BytesMut,
     /// Whether its ConnectRequest was answered.
     pub established: bool,
@@ -52,6 +60,14 @@ pub struct Client {
     /// Whether it watches the whole tree and nothing else.
     pub watches_all: bool,
     pub next_xid: i32,
+    /// Whether it is content with reads where there is no quorum.
+    pub may_be_read_only: bool,
+    /// Its session with one member that has no quorum.
+    pub local: Option<Session>,
+    /// The newest zxid that it has seen there.
+    pub seen_alone: Zxid,
+    /// When last it could have written.
+    pub could_write_us: u64,
     /// It does nothing before this time.
     pub silent_until: u64,
     /// It is gone, one way or another.
@@ -60,7 +76,7 @@ pub struct Client {
 
 impl Client {
     /// A client that has done nothing.
-    pub fn new(number: usize) -> Client {
+    pub fn new(number: usize, may_be_read_only: bool) -> Client {
         Client {
             session: None,
             link: None,
@@ -68,8 +84,21 @@ impl Client {
             watches: Watches::default(),
             watches_all: number % 4 == 3,
             next_xid: 1,
+            may_be_read_only,
+            local: None,
+            seen_alone: Zxid::ZERO,
+            could_write_us: 0,
             silent_until: 0,
             gone: false,
+        }
+    }
+
+    /// The session that it offers.
+    pub fn offered(&self, offer: Offer) -> Option<&Session> {
+        match offer {
+            Offer::Nothing => None,
+            Offer::Session => self.session.as_ref(),
+            Offer::Local => self.local.as_ref(),
         }
     }
 
@@ -80,7 +109,7 @@ impl Client {
 }
 
 impl World {
-    fn participant(&self, client: usize) -> usize {
+    pub fn participant(&self, client: usize) -> usize {
         self.nodes.len() + client
     }
 
@@ -99,6 +128,12 @@ impl World {
         };
         let (bytes, connection) = (ask.encode(number), link.number);
         self.log.asked(now, client, number, &ask);
+        if let Some(alone) = &link.alone
+            && ask.is_write()
+        {
+            let reason = "what is asked for without a quorum has no effect";
+            self.invariants.requests.forbid(alone.session_id, number, reason);
+        }
         link.asked.push_back(Asked { xid: number, ask, floor });
         link.sent = now;
         self.counts.requests += 1;
@@ -114,6 +149,9 @@ impl World {
         if leaves || state.gone || state.silent_until > self.agenda.now() || !state.is_established()
         {
             return;
+        }
+        if self.is_alone(client) {
+            return self.acts_alone(client);
         }
         match self.client_random.below(400) {
             0..=3 => return self.drop_link(client),
@@ -166,7 +204,8 @@ impl World {
             }
             return;
         };
-        let timeout_us = state.session.as_ref().map_or(CONNECT_US, |session| session.timeout_us);
+        let session_us = state.session.as_ref().map_or(CONNECT_US, |session| session.timeout_us);
+        let timeout_us = link.alone.as_ref().map_or(session_us, |alone| alone.timeout_us);
         if !link.established {
             if now - link.since > CONNECT_US {
                 self.drop_link(client);
@@ -175,6 +214,11 @@ impl World {
             self.drop_link(client);
         } else if now - link.sent > timeout_us / 4 {
             self.ask(client, Ask::Ping);
+        }
+        if self.is_alone(client) {
+            self.looks_for_quorum(client);
+        } else if self.clients[client].is_established() {
+            self.clients[client].could_write_us = now;
         }
     }
 
@@ -199,13 +243,34 @@ impl World {
 
     fn connect_client(&mut self, client: usize) {
         let node = self.client_random.below(self.nodes.len());
+        self.connect_client_to(client, node);
+    }
+
+    /// Connects to this node, if anybody is there.
+    pub fn connect_client_to(&mut self, client: usize, node: usize) {
         let Some(number) = self.dial(client, node) else { return };
         let (now, floor) = (self.agenda.now(), self.invariants.requests.observed);
         let timeout_ms = self.client_random.between(2, 22) * self.plan.tick_ms;
+        let (offer, read_only) = self.some_offer(client);
         let state = &mut self.clients[client];
         state.watches.reconnected();
+        let zeros = Bytes::from_static(&[0; 16]);
+        let (session_id, password) = match state.offered(offer) {
+            Some(session) => (session.id, session.password.clone()),
+            None => (SessionId(0), zeros),
+        };
+        let seen_in_session = state.session.as_ref().map_or(Zxid::ZERO, |session| session.seen);
+        let seen = match offer {
+            Offer::Session => seen_in_session,
+            Offer::Nothing | Offer::Local => seen_in_session.max(state.seen_alone),
+        };
         state.link = Some(Link {
             number,
+            node,
+            offer,
+            read_only,
+            seen,
+            alone: None,
             input: BytesMut::new(),
             established: false,
             since: now,
@@ -214,20 +279,16 @@ impl World {
             sent: now,
             asked: VecDeque::new(),
         });
-        if let Some(session) = &state.session {
-            self.invariants.sessions.asked(session.id, timeout_ms);
+        if offer == Offer::Session {
+            self.invariants.sessions.asked(session_id, timeout_ms);
         }
-        let (session_id, password, seen) = match &state.session {
-            Some(session) => (session.id, session.password.clone(), session.seen),
-            None => (SessionId(0), Bytes::from_static(&[0; 16]), Zxid::ZERO),
-        };
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: seen,
             timeout_ms: timeout_ms as i32,
             session_id,
             password: Some(password),
-            read_only: Some(false),
+            read_only,
         };
         let mut out = BytesMut::new();
         put_frame(&mut out, |out| request.encode(out));
@@ -239,7 +300,14 @@ impl World {
     /// A client's connection is gone.
     pub fn client_loses(&mut self, client: usize, connection: usize) {
         let state = &mut self.clients[client];
-        state.link.take_if(|link| link.number == connection);
+        let lost = state.link.take_if(|link| link.number == connection);
+        if let Some(link) = lost
+            && !link.established
+            && self.reads_alone(link.node)
+        {
+            self.counts.read_only_turned_away += 1;
+        }
+        let state = &mut self.clients[client];
         state.former.take_if(|link| link.number == connection);
     }
 

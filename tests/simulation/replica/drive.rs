@@ -47,6 +47,7 @@ impl World {
             return self.retire(node);
         }
         self.compare_state(node);
+        self.look_at_read_only_service(node);
         self.plan_work(node);
     }
 

@@ -29,6 +29,13 @@ impl World {
         if self.plan.may_change() && self.fault_random.percent(self.plan.reconfiguration_percent) {
             return self.reconfigure();
         }
+        if self.agenda.now() < self.quorum_lost_until && self.fault_random.percent(75) {
+            // Where something fails all the time nobody looks for a leader for long.
+            return;
+        }
+        if self.plan.reads_without_quorum() && self.fault_random.percent(20) {
+            return self.lose_quorum();
+        }
         let node = self.fault_random.below(self.nodes.len());
         self.disturb(self.agenda.now());
         match self.fault_random.below(100) {
@@ -247,6 +254,34 @@ impl World {
             false => self.participants(),
         };
         self.cut_off(node, others, time);
+    }
+
+    /// No quorum is left for long enough that members serve reads alone.
+    fn lose_quorum(&mut self) {
+        self.counts.quorums_lost += 1;
+        let time = self.fault_random.between(3_000_000, 15_000_000);
+        self.quorum_lost_until = self.agenda.now() + time;
+        self.disturb(self.quorum_lost_until);
+        self.log.fault(self.agenda.now(), || format!("no quorum is left for {} ms", time / 1_000));
+        let survivor = self.fault_random.below(self.nodes.len());
+        let what = self.fault_random.below(3);
+        for node in 0..self.nodes.len() {
+            match what {
+                // They are cut off from each other, and not from clients.
+                0 => self.cut_off(node, self.nodes.len(), time),
+                // They restart as well, and know only what their disks say.
+                1 => {
+                    self.cut_off(node, self.nodes.len(), time);
+                    self.crash(node, true);
+                }
+                _ if node == survivor || self.nodes[node].process.is_none() => {}
+                _ => {
+                    self.counts.crashes += 1;
+                    self.end_process(node, true);
+                    self.agenda.schedule_in(time, Happening::Start { node });
+                }
+            }
+        }
     }
 
     fn pause(&mut self, node: usize) {

@@ -10,6 +10,7 @@ use super::ask::{Ask, Asked};
 use super::client::Session;
 use super::invariants::requests::Answer;
 use super::invariants::watches::Kind;
+use super::read_only::Offer;
 use super::world::World;
 use crate::invariants::{Check, violation};
 
@@ -52,32 +53,73 @@ impl World {
             Ok(response) => response,
             Err(error) => return violation("replicas send records", error.to_string()),
         };
-        let state = &mut self.clients[client];
-        let former = state.session.as_ref().map(|session| session.id);
+        let state = &self.clients[client];
+        let offer = state.link.as_ref().map_or(Offer::Nothing, |link| link.offer);
+        let former = state.offered(offer).map(|session| session.id);
         self.log.note(self.agenda.now(), || {
             let had = former.map_or("none".to_owned(), |former| former.to_string());
             format!("client {client} hears of session {}, had {had}", response.session_id)
         });
-        if response.session_id == SessionId(0) {
-            let Some(former) = former else {
+        match (response.session_id, former, response.read_only) {
+            (SessionId(0), Some(former), _) => self.is_refused(client, former, offer, &response),
+            (SessionId(0), None, _) => {
                 let detail = format!("client {client} asked for a new one");
-                return violation("a new session is not refused", detail);
-            };
-            state.session = None;
-            state.watches.forget();
+                violation("a new session is not refused", detail)
+            }
+            (_, _, Some(true)) => self.begins_alone(client, &response),
+            _ => self.has_session(client, offer, &response),
+        }
+    }
+
+    /// The session that a client offered is none.
+    fn is_refused(
+        &mut self,
+        client: usize,
+        former: SessionId,
+        offer: Offer,
+        response: &ConnectResponse,
+    ) -> Check {
+        let state = &mut self.clients[client];
+        if offer == Offer::Local {
+            // It was another member's, has expired there, or is nothing to the ensemble.
+            state.local = None;
             self.drop_link(client);
-            self.counts.sessions_lost += 1;
-            let closed =
-                self.invariants.sessions.life(former).is_none_or(|life| life.closed.is_some())
-                    || self.invariants.order.is_being_closed(former);
-            return match closed {
-                true => Ok(()),
-                false => violation("a session that lives is not refused", format!("{former}")),
-            };
+            return Ok(());
+        }
+        state.session = None;
+        state.watches.forget();
+        self.drop_link(client);
+        self.counts.sessions_lost += 1;
+        if response.read_only == Some(true) {
+            let detail = format!("client {client} had {former}");
+            return violation("who has no quorum does not judge sessions", detail);
+        }
+        let closed = self.invariants.sessions.life(former).is_none_or(|life| life.closed.is_some())
+            || self.invariants.order.is_being_closed(former);
+        match closed {
+            true => Ok(()),
+            false => violation("a session that lives is not refused", format!("{former}")),
+        }
+    }
+
+    /// A client has the session that it offered, or a new one.
+    fn has_session(&mut self, client: usize, offer: Offer, response: &ConnectResponse) -> Check {
+        let state = &mut self.clients[client];
+        if offer == Offer::Local {
+            let detail = format!("client {client}: {}", response.session_id);
+            return violation("a session of one member is none of the ensemble", detail);
         }
         let Some(link) = &mut state.link else { return Ok(()) };
         link.established = true;
-        let floor = link.floor;
+        let (floor, seen) = (link.floor, link.seen);
+        let was_alone = state.local.take().is_some();
+        state.seen_alone = Zxid::ZERO;
+        if offer == Offer::Nothing && state.session.take().is_some() {
+            // The one that it had is left to expire.
+            state.watches.forget();
+        } else if was_alone {
+            self.counts.read_only_returns += 1;
+        }
         let timeout_ms = response.timeout_ms.max(0) as u64;
         let mut moved = false;
         match &mut state.session {
@@ -94,7 +136,7 @@ impl World {
                     id: response.session_id,
                     password: response.password.clone(),
                     timeout_us: timeout_ms * 1_000,
-                    seen: Zxid::ZERO,
+                    seen,
                 });
             }
         }
@@ -123,9 +165,10 @@ impl World {
         self.disturbed_us + time < self.agenda.now()
     }
 
-    fn set_watches_again(&mut self, client: usize) {
+    /// What was watched before is watched again, relative to what was seen then.
+    pub fn set_watches_again(&mut self, client: usize) {
         let state = &self.clients[client];
-        let seen = state.session.as_ref().map_or(Zxid::ZERO, |session| session.seen);
+        let seen = state.link.as_ref().map_or(Zxid::ZERO, |link| link.seen);
         if !state.watches.is_empty() {
             let recursive = state.watches.recursive.is_some();
             let watches = state.watches.list();
@@ -149,6 +192,9 @@ impl World {
             })?;
             self.counts.events_heard += 1;
             self.log.heard_event(self.agenda.now(), client, &event);
+            if self.is_alone(client) {
+                return self.hears_event_alone(client, &event);
+            }
             return self.clients[client].watches.event(&self.invariants.states, &event);
         }
         let Some(link) = &mut self.clients[client].link else { return Ok(()) };
@@ -162,7 +208,10 @@ impl World {
             error => Err(error),
         };
         self.log.answered(self.agenda.now(), client, &asked, header.zxid, &answer);
-        self.answered(client, &asked, header.zxid, &answer)
+        match self.is_alone(client) {
+            true => self.answered_alone(client, &asked, header.zxid, &answer),
+            false => self.answered(client, &asked, header.zxid, &answer),
+        }
     }
 
     fn answered(&mut self, client: usize, asked: &Asked, zxid: Zxid, answer: &Answer) -> Check {
@@ -213,18 +262,22 @@ impl World {
             Ask::Ping => Ok(()),
             read => {
                 requests.check_read(states, asked, zxid, answer)?;
-                let kind = match (read, answer) {
-                    (Ask::Exists { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
-                    (Ask::Exists { path, watch: true }, Err(_)) => Some((Kind::Exists, path)),
-                    (Ask::Get { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
-                    (Ask::Children { path, watch: true }, Ok(_)) => Some((Kind::Children, path)),
-                    _ => None,
-                };
-                if let Some((kind, path)) = kind {
+                if let Some((kind, path)) = watch_of(read, answer) {
                     state.watches.arm(kind, path, zxid);
                 }
                 Ok(())
             }
         }
+    }
+}
+
+/// The watch that a read has set.
+pub fn watch_of<'a>(read: &'a Ask, answer: &Answer) -> Option<(Kind, &'a str)> {
+    match (read, answer) {
+        (Ask::Exists { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
+        (Ask::Exists { path, watch: true }, Err(_)) => Some((Kind::Exists, path)),
+        (Ask::Get { path, watch: true }, Ok(_)) => Some((Kind::Data, path)),
+        (Ask::Children { path, watch: true }, Ok(_)) => Some((Kind::Children, path)),
+        _ => None,
     }
 }

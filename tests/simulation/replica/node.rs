@@ -54,6 +54,8 @@ pub struct Process {
     pub turn_at: u64,
     pub serving: bool,
     pub leads: bool,
+    /// The state that it shows while it serves reads without a quorum.
+    pub shows_alone: Option<Zxid>,
     /// From here on equal zxid means equal state: before, a fuzzy snapshot may show through.
     pub exact_from: Zxid,
     /// What was compared last.
@@ -199,6 +201,7 @@ impl Node {
             turn_at: u64::MAX,
             serving: false,
             leads: false,
+            shows_alone: None,
             exact_from: Zxid(i64::MAX),
             compared: Zxid::ZERO,
             replacements: 0,

@@ -56,6 +56,10 @@ pub struct Plan {
     pub joiners: usize,
     /// Percentage of faults that are a reconfiguration.
     pub reconfiguration_percent: u64,
+    /// The nodes that serve reads without a quorum, one bit each; none where nobody does.
+    pub read_only_nodes: u64,
+    /// The clients that are content with that, one bit each.
+    pub read_only_clients: u64,
     /// tickTime, initLimit, syncLimit.
     pub tick_ms: u64,
     pub init_limit: u32,
@@ -98,12 +102,19 @@ impl Plan {
         let mut changes = Random::new(!seed);
         let reconfiguration_percent = changes.pick(&[0, 0, 10, 30]);
         let joiners = if reconfiguration_percent > 0 { changes.pick(&[0, 1, 1, 2]) } else { 0 };
+        let mut alone = Random::new(seed ^ 0x7265_6164_6f6e_6c79);
+        let (read_only_nodes, read_only_clients) = match alone.one_in(3) {
+            true => (alone.pick(&[u64::MAX, u64::MAX, 0b1_0110_1101]), alone.next() | 1),
+            false => (0, 0),
+        };
         Plan {
             seed,
             voters: random.pick(&[3, 3, 3, 3, 5, 5, 2, 1]),
             observers: random.pick(&[0, 0, 1, 2]),
             joiners,
             reconfiguration_percent,
+            read_only_nodes,
+            read_only_clients,
             tick_ms: random.pick(&[100, 200, 300, 500]),
             init_limit: random.between(5, 10) as u32,
             sync_limit: random.between(3, 5) as u32,
@@ -129,6 +140,16 @@ impl Plan {
     /// Whether the ensemble may change.
     pub fn may_change(&self) -> bool {
         self.reconfiguration_percent > 0
+    }
+
+    /// Whether any member serves reads without a quorum.
+    pub fn reads_without_quorum(&self) -> bool {
+        self.read_only_nodes != 0
+    }
+
+    /// Whether this one does.
+    pub fn reads_without_quorum_at(&self, node: usize) -> bool {
+        self.read_only_nodes >> node & 1 == 1
     }
 
     /// The line of a node in a configuration.
@@ -179,6 +200,7 @@ impl Plan {
         config.standalone_enabled = !self.may_change();
         // Whoever asks for a reconfiguration may.
         config.skip_acl = self.may_change();
+        config.read_only_mode = self.reads_without_quorum_at(node);
         config.tick = tick;
         config.init_limit = self.init_limit;
         config.sync_limit = self.sync_limit;

@@ -140,6 +140,8 @@ pub struct World {
     pub phase: Phase,
     /// When last something was not as it should be, for checks that are only fair in quiet times.
     pub disturbed_us: u64,
+    /// Until when no quorum is left, where that was a fault of its own.
+    pub quorum_lost_until: u64,
     pub violation: Option<Violation>,
     events: Vec<Event>,
 }
@@ -163,13 +165,16 @@ impl World {
             agenda: Agenda::new(),
             shared_now,
             nodes,
-            clients: (0..plan.clients).map(Client::new).collect(),
+            clients: (0..plan.clients)
+                .map(|client| Client::new(client, plan.read_only_clients >> client & 1 == 1))
+                .collect(),
             network,
             invariants: Invariants::new(plan.founders()),
             counts: Counts::default(),
             log,
             phase: Phase::Faults,
             disturbed_us: 0,
+            quorum_lost_until: 0,
             violation: None,
             events: Vec::new(),
             plan,

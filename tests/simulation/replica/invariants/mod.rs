@@ -4,6 +4,7 @@
 
 pub mod membership;
 pub mod order;
+pub mod read_only;
 pub mod recovered;
 pub mod requests;
 pub mod sessions;
@@ -16,6 +17,7 @@ use znodefs_server::config::ensemble::Member;
 use crate::invariants::Check;
 use membership::Membership;
 use order::Order;
+use read_only::ReadOnly;
 use requests::Requests;
 use sessions::Sessions;
 use states::States;
@@ -30,6 +32,8 @@ pub struct Invariants {
     pub sessions: Sessions,
     /// Every znode's history.
     pub states: States,
+    /// What members showed without a quorum.
+    pub read_only: ReadOnly,
     /// Who belonged to the ensemble when.
     pub membership: Membership,
 }
@@ -42,6 +46,7 @@ impl Invariants {
             requests: Requests::new(),
             sessions: Sessions::new(),
             states: States::new(),
+            read_only: ReadOnly::new(),
             membership: Membership::new(founders),
         }
     }
@@ -60,6 +65,7 @@ impl Invariants {
             self.order.commit(*zxid, epoch, self.states.digest(), txn.clone());
             self.membership.committed(&txn);
             self.requests.committed(&txn)?;
+            self.read_only.committed(&txn)?;
             let proposed_us = self.order.proposed_us(*zxid);
             self.sessions.committed(&txn, proposed_us, now, disturbed_us)?;
         }
