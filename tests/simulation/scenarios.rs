@@ -1,6 +1,9 @@
 //! Runs of whole replicas in which one thing is arranged that the faults of every day bring about too
 //! seldom to be sure of.
 
+use znodefs::Zxid;
+use znodefs_server::persistence::Disk;
+
 use crate::replica::log::Log;
 use crate::replica::plan::{Limits, Plan};
 use crate::replica::world::{Happening, World};
@@ -50,4 +53,24 @@ fn a_snapshot_for_which_there_is_no_room_is_given_up_and_taken_later() {
     for bytes in [1_000, 2_000] {
         assert!(follower_with_room_for(bytes) > 0, "{bytes} bytes were enough");
     }
+}
+
+#[test]
+fn a_restart_without_its_kept_configuration_knows_the_members_that_what_it_applies_has_made() {
+    let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
+    (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
+    (plan.reconfiguration_percent, plan.loss_percent) = (100, 0);
+    (plan.log_apart, plan.snapshot_txns) = (false, 1_000);
+    plan.read_only_nodes = u64::MAX;
+    let mut world = World::new(plan, Log::new(Detail::Nothing));
+    world.run_until(5_000_000);
+    world.end_process(0, false);
+    // There was no room for it, and what waited for room went with the process.
+    world.nodes[0].data.remove("configuration").expect("it was kept");
+    world.start(0);
+    assert!(world.violation.is_none(), "{:?}", world.violation);
+    let process = world.nodes[0].process.as_ref().expect("it starts");
+    let committed = process.driver.zab().quorum().committed().version;
+    let applied = process.service.database.tree.read().last_applied();
+    assert!(Zxid::ZERO < committed && committed < applied, "{committed}, applied {applied}");
 }

@@ -84,7 +84,7 @@ pub(super) struct RecoveredMembership {
     pub proposed: Option<Ensemble>,
 }
 
-/// Finds the configuration on disk. `tree` is the newest snapshot's, `delivered` what it contains.
+/// Finds the configuration on disk. `tree` is what was restored, `delivered` what it contains.
 pub(super) fn recover(
     config: &ServerConfig,
     disks: &Disks,

@@ -96,7 +96,6 @@ pub fn recover(
         Some(restored) => restored,
         None => (Zxid::ZERO, DataTree::new(hash_seed)),
     };
-    let membership = membership::recover(config, &disks, &storage, &tree, delivered)?;
     let (delivered, tree_is_whole) = match config.read_only_mode {
         _ if mutated(Mutation::DeliverLogOnRestart) => {
             let last = storage.last_zxid();
@@ -105,6 +104,8 @@ pub fn recover(
         true if !incomplete => apply_committed(&storage, delivered, &mut tree)?,
         _ => (delivered, false),
     };
+    // What was just applied may have changed the members: it is not delivered once more.
+    let membership = membership::recover(config, &disks, &storage, &tree, delivered)?;
     show_membership(&membership.committed, &mut tree);
     let (mut key, mut epochs) = (None, (Epoch(0), Epoch(0)));
     if let Some(identity) = storage.identity() {
