@@ -29,12 +29,16 @@ impl Seen {
     /// Looks once in every way. The writer makes the entry `eN` before the value of length N.
     fn look(&mut self, root: &Path, looks: usize) {
         let by_content = |seen: &mut Seen| {
-            let length = fs::read(root.join("value")).expect("the value").len();
+            let value = fs::read(root.join("value"));
+            let value = value.unwrap_or_else(|error| panic!("the value, {error}, after {seen:?}"));
+            let length = value.len();
             assert!(length >= seen.length, "a value of {length} after {seen:?}");
             seen.length = length;
         };
         let by_attributes = |seen: &mut Seen| {
-            let length = fs::metadata(root.join("value")).expect("the file").len() as usize;
+            let file = fs::metadata(root.join("value"));
+            let file = file.unwrap_or_else(|error| panic!("the file, {error}, after {seen:?}"));
+            let length = file.len() as usize;
             assert!(length >= seen.length, "a length of {length} after {seen:?}");
             seen.length = length;
         };
