@@ -46,15 +46,18 @@ exists() {
 # Waiting. A signal ends what is waited for, and the recipe.
 waiting='' watcher=''
 stop_watching() { [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || :; }
+# A signal may come again, to us and to our group: what is done at the end is done in peace.
+end_in_peace() { trap '' HUP INT QUIT TERM; }
 stop_waiting() {
+    end_in_peace
     [ -z "$waiting" ] || kill "$waiting" 2>/dev/null || :
     stop_watching
 }
 exit_on_signals() {
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 131' QUIT
-    trap 'exit 143' TERM
+    trap 'end_in_peace; exit 129' HUP
+    trap 'end_in_peace; exit 130' INT
+    trap 'end_in_peace; exit 131' QUIT
+    trap 'end_in_peace; exit 143' TERM
 }
 trap stop_waiting EXIT
 exit_on_signals
@@ -124,8 +127,10 @@ look_until() {
 if_changed() {
     "$1" >"$values/new" || return
     shift
-    ! cmp --silent -- "$values/new" "$values/last" || return
-    mv -- "$values/new" "$values/last"
+    # A shell says which signal ended what it ran: not here.
+    {
+        ! cmp --silent -- "$values/new" "$values/last" && mv -- "$values/new" "$values/last"
+    } 2>/dev/null || return
     # shellcheck disable=SC2016 # the inner shell reads these
     await env --default-signal=INT,QUIT sh -c 'exec "$@" <"$0"' "$values/last" "$@" ||
         say "$1 ended with status $awaited"

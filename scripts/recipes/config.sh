@@ -17,13 +17,13 @@ shift 2
 
 publish() {
     next=$(dirname -- "$path")/.$(basename -- "$path").$(uname -n).$$
-    trap 'rm -f -- "$next"' EXIT
+    trap 'stop_waiting; rm -f -- "$next"' EXIT
     cat >"$next"
     mv --no-target-directory -- "$next" "$path"
 }
 
 # One reading of a file never mixes two values.
-value() { cat -- "$path" 2>/dev/null; }
+value() { { cat -- "$path"; } 2>/dev/null; }
 
 case $action in
     publish)

@@ -21,7 +21,7 @@ ITEM_LENGTH_MAX=500000
 
 put() {
     new=$queue/.new.$own
-    trap 'rm -f -- "$new"' EXIT
+    trap 'stop_waiting; rm -f -- "$new"' EXIT
     cat >"$new"
     [ "$(stat --format=%s -- "$new")" -le "$ITEM_LENGTH_MAX" ] ||
         fail "an item has at most $ITEM_LENGTH_MAX bytes"

@@ -72,6 +72,8 @@ impl Seen {
 fn readers_never_go_back_in_time(world: &World) {
     let there = world.mount_again(&[]);
     there.sh("mkdir d; : > value").ok();
+    // The other mount's server may hear of it later.
+    wait_until("the reader's mount has it", LIMIT, || world.path("value").exists());
     let is_written = AtomicBool::new(false);
     let writing = || {
         let mut value = String::new();

@@ -363,6 +363,15 @@ fn a_configuration_is_followed_and_never_seen_in_part(server: &mut dyn Server) {
     wait_until("it fails", SOON, || follower.log_text().contains("ended with status 1"));
     world.sh("rm $mount/app/config; echo a=11 | config.sh publish $mount/app/config").ok();
     wait_until("it goes on", SOON, || world.shells.read("seen") == "a=11\n");
+    // A signal may come again and again, to the recipe and to what it has started: timeout(1) sends two.
+    let script = "mkdir tmp; export TMPDIR=$PWD/tmp
+        for i in 1 2 3 4 5 6 7 8 9 10; do
+            setsid config.sh follow $mount/app/config true & pid=$!
+            until test -e tmp/*/last; do read -t 0.01 < /dev/zero; done
+            for again in {1..100}; do kill -- -$pid; done 2>/dev/null; wait $pid
+        done
+        find tmp -type f";
+    assert_eq!(world.sh(script).stdout, "", "something is left of what was ended");
 }
 
 fn services_are_listed_with_their_address_while_they_run(server: &mut dyn Server) {

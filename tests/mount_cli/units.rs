@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use znodefs_tests::binaries::source_directory;
-use znodefs_tests::{Directory, Ran, Server, Shell, Znoded, binary};
+use znodefs_tests::{Directory, Ran, Server, Shell, Znoded, binary, wait_until};
 
-use crate::Place;
+use crate::{LIMIT, Place};
 
 /// Installs everything below a fresh directory, with the programs under test.
 fn install(below: &Path, prefix: &str) -> Ran {
@@ -86,5 +86,6 @@ fn a_mount_works_with_no_more_capabilities_than_its_unit_gives() {
     .unwrap();
     let said = place.sh(&script).ok();
     assert!(said.ends_with("x\nx\n"), "{said}");
-    place.sh("umount $MNT").ok();
+    // What the process left behind is announced meanwhile, on the mount itself.
+    wait_until("it is unmounted", LIMIT, || place.sh("umount $MNT").code == 0);
 }
