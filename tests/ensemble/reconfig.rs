@@ -10,7 +10,6 @@ use znodefs::acl::{Acl, digest_id};
 use znodefs::client::{Client, ClientOptions};
 use znodefs::{CreateMode, ErrorCode};
 use znodefs_tests::binaries::{python, source_directory};
-use znodefs_tests::deadline::pause;
 use znodefs_tests::ensemble::SERVICE_LIMIT;
 use znodefs_tests::{
     Ensemble, Process, Ran, Shell, SmallDisk, Znoded, binary, free_port, wait_until,
@@ -317,7 +316,10 @@ fn of_two_changes_at_once_one_is_made_and_one_refused() {
         ensemble.log_text(1).contains("is proposed: server.1=")
     });
     let second = runtime.spawn(async move { second.reconfig(None, Some("2"), None, None).await });
-    pause(Duration::from_millis(300));
+    // What is answered is answered in the order of the transactions.
+    wait_until("the second is there as well", SERVICE_LIMIT, || {
+        ensemble.monitored(1, "zk_outstanding_requests").as_deref() == Some("2")
+    });
     ensemble.process(2).signal(Signal::SIGCONT);
     let (first, second) = runtime.block_on(async { (first.await, second.await) });
     first.expect("no panic").expect("it came first");
