@@ -4,6 +4,7 @@
 use znodefs::Zxid;
 use znodefs_server::persistence::Disk;
 
+use crate::networked::Networked;
 use crate::replica::log::Log;
 use crate::replica::plan::{Limits, Plan};
 use crate::replica::world::{Happening, World};
@@ -15,7 +16,7 @@ fn quiet_world() -> World {
     let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
     (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
     (plan.reconfiguration_percent, plan.loss_percent) = (0, 0);
-    (plan.log_apart, plan.block_length) = (false, 400);
+    (plan.log_apart, plan.block_length, plan.snapshot_txns) = (false, 400, 10);
     let mut world = World::new(plan, Log::new(Detail::Nothing));
     world.run_until(5_000_000);
     (0..3).for_each(|node| world.crash(node, true));
@@ -53,6 +54,30 @@ fn a_snapshot_for_which_there_is_no_room_is_given_up_and_taken_later() {
     for bytes in [1_000, 2_000] {
         assert!(follower_with_room_for(bytes) > 0, "{bytes} bytes were enough");
     }
+}
+
+#[test]
+fn a_member_whose_snapshot_found_no_room_trusts_its_disk_after_a_restart() {
+    let mut world = quiet_world();
+    let leader = world.leader().expect("some seconds are enough for an election");
+    let node = (leader + 1) % 3;
+    // The others go on, and have no log any more of what it misses.
+    let end = world.agenda.now() + 20_000_000;
+    world.cut_off(node, 3, 20_000_000);
+    world.run_until(end - 10_000_000);
+    (0..3).filter(|other| *other != node).for_each(|other| world.crash(other, true));
+    let disk = world.nodes[node].data.clone();
+    world.nodes[node].disk_fails = true;
+    disk.set_capacity(Some(disk.used() + 1_000));
+    world.run_until(end + 5_000_000);
+    assert!(world.counts.snapshots_given_up > 0, "there was room for it");
+    world.end_process(node, false);
+    disk.set_capacity(None);
+    world.start(node);
+    assert!(world.violation.is_none(), "{:?}", world.violation);
+    world.run_until(world.agenda.now() + 10_000_000);
+    assert!(world.violation.is_none(), "{:?}", world.violation);
+    assert!(serves(&world, node), "with room it takes the snapshot");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod network;
 mod networked;
 mod node;
 mod plan;
+mod progress;
 mod proof;
 mod random;
 mod replica;
@@ -24,8 +25,8 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
+use progress::Progress;
 use proof::{Level, protocol, prove};
 use replica::plan::{Limits, Mistake};
 use trace::Detail;
@@ -202,9 +203,8 @@ fn replica_level(options: &Options) -> bool {
 }
 
 /// Runs every seed, on all cores; whether one has failed, with what was to be said of it.
-#[allow(clippy::disallowed_methods, reason = "how long it took is for the person who waits")]
 fn run_all(options: &Options, run: impl Fn(u64) -> Option<String> + Sync) -> bool {
-    let started = Instant::now();
+    let progress = Progress::new(options.seeds.end - options.seeds.start);
     let next = AtomicU64::new(options.seeds.start);
     let (failed, done) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -218,15 +218,16 @@ fn run_all(options: &Options, run: impl Fn(u64) -> Option<String> + Sync) -> boo
                     }
                     if let Some(failure) = run(seed) {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        println!("{failure}");
+                        progress.say(&failure);
                     }
                     done.fetch_add(1, Ordering::Relaxed);
+                    progress.step(failed.load(Ordering::Relaxed));
                 }
             });
         }
     });
     let (failed, seeds) = (failed.into_inner(), done.into_inner());
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = progress.finish();
     println!(
         "{seeds} seeds of {} simulated seconds in {seconds:.1} s ({:.0} a minute), {failed} failed",
         options.limits.duration_us / 1_000_000,

@@ -200,7 +200,7 @@ impl Driver {
     /// monotonic clock.
     pub fn next_due_ms(&self) -> u64 {
         let stop = self.stop_by_ms.unwrap_or(u64::MAX);
-        let read_only = self.read_only.next_due_ms(self.zab.delivered());
+        let read_only = self.read_only.next_due_ms(self.delivered());
         let zab = self.zab.deadline().unwrap_or(u64::MAX);
         let room = self.full_disk.next_due_ms();
         self.replica.next_due_ms().min(zab).min(read_only).min(room).min(stop)
@@ -229,10 +229,19 @@ impl Driver {
         self.note_committed();
     }
 
+    /// How far the tree is for certain. A snapshot that found no room counts as delivered to the
+    /// protocol until it is told what the disk holds.
+    fn delivered(&self) -> Zxid {
+        match self.disk.is_blocked() {
+            true => Zxid::ZERO,
+            false => self.zab.delivered(),
+        }
+    }
+
     fn note_committed(&mut self) {
         let committed = match mutated(Mutation::LoggedNotedAsCommitted) {
             true => self.zab.last_logged(),
-            false => self.zab.delivered(),
+            false => self.delivered(),
         };
         if let Some(zxid) = self.read_only.note(committed, self.now.monotonic_ms) {
             self.disk.note_committed(zxid);

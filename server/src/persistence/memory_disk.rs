@@ -9,7 +9,7 @@
 //! operations, or any subset, where writes are torn at [`SECTOR_LENGTH`]. After a failed
 //! `sync_data` what it covered may be lost for good although reads still show it, as on Linux.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,8 +87,8 @@ struct Astray {
     file: u64,
     /// Whether its own sync is over, or will never be.
     synced: bool,
-    /// Whether anything but zeros was synced in these files after it.
-    followed: bool,
+    /// The files among these in which anything but zeros was synced after it.
+    followed_in: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -184,11 +184,13 @@ impl MemoryDisk {
         self.state.lock().misdirected = Some(name.to_owned());
     }
 
-    /// Whether a write has gone astray and nothing was synced after it, in its file or another whose
-    /// name begins so: then its absence cannot be told from that of a write that the power's end
-    /// interrupted.
+    /// Whether a write has gone astray and nothing that is still there was synced after it, in its file
+    /// or another whose name begins so: then its absence cannot be told from that of a write that the
+    /// power's end interrupted.
     pub fn last_write_went_astray(&self) -> bool {
-        self.state.lock().astray.as_ref().is_some_and(|astray| !astray.followed)
+        let state = self.state.lock();
+        let is_there = |file: &u64| state.files.contains_key(file);
+        state.astray.as_ref().is_some_and(|astray| !astray.followed_in.iter().any(is_there))
     }
 
     /// How many operations that change the disk there have been.
@@ -413,7 +415,8 @@ impl State {
         if (bytes.len() as u64) < *offset {
             *offset = choice % (*offset - bytes.len() as u64);
             let prefix = self.misdirected.take().unwrap_or_default();
-            self.astray = Some(Astray { prefix, file: id, synced: false, followed: false });
+            self.astray =
+                Some(Astray { prefix, file: id, synced: false, followed_in: BTreeSet::new() });
         }
     }
 
@@ -424,7 +427,9 @@ impl State {
                 && file.unsynced.iter().any(Change::is_more_than_zeros)
             {
                 let own = astray.file == id && !std::mem::replace(&mut astray.synced, true);
-                astray.followed |= !own;
+                if !own {
+                    astray.followed_in.insert(id);
+                }
             }
             for change in file.unsynced.drain(..) {
                 change.apply(&mut file.durable, &mut |_| true);
