@@ -16,7 +16,7 @@ fn quiet_world() -> World {
     let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
     (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
     (plan.reconfiguration_percent, plan.loss_percent) = (0, 0);
-    (plan.log_apart, plan.block_length, plan.snapshot_txns) = (false, 400, 10);
+    (plan.log_apart, plan.block_length) = (false, 400);
     let mut world = World::new(plan, Log::new(Detail::Nothing));
     world.run_until(5_000_000);
     (0..3).for_each(|node| world.crash(node, true));
@@ -61,7 +61,8 @@ fn a_member_whose_snapshot_found_no_room_trusts_its_disk_after_a_restart() {
     let mut world = quiet_world();
     let leader = world.leader().expect("some seconds are enough for an election");
     let node = (leader + 1) % 3;
-    // The others go on, and have no log any more of what it misses.
+    // The others go on, and after a restart have no log any more of what it misses.
+    world.plan.snapshot_txns = 10;
     let end = world.agenda.now() + 20_000_000;
     world.cut_off(node, 3, 20_000_000);
     world.run_until(end - 10_000_000);
