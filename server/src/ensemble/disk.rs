@@ -289,11 +289,6 @@ impl MemberDisk {
         }
     }
 
-    /// Whether the disk is full, and what was asked of it since is not done.
-    pub fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
     /// Why the disk has become full, once.
     pub fn take_newly_full(&mut self) -> Option<String> {
         self.newly_full.take()

@@ -232,7 +232,7 @@ impl Driver {
     /// How far the tree is for certain. A snapshot that found no room counts as delivered to the
     /// protocol until it is told what the disk holds.
     fn delivered(&self) -> Zxid {
-        match self.disk.is_blocked() {
+        match self.full_disk.is_full() {
             true => Zxid::ZERO,
             false => self.zab.delivered(),
         }
