@@ -16,7 +16,6 @@ shift
 made=''
 # shellcheck disable=SC2317 # the trap calls it
 release() {
-    trap '' HUP INT QUIT TERM
     stop_waiting
     [ -n "$made" ] || return 0
     # A lock lost with the session may be another's by now.
@@ -37,7 +36,7 @@ try() {
     trap 'told=130' INT
     trap 'told=131' QUIT
     trap 'told=143' TERM
-    if error=$(trap '' HUP INT QUIT TERM; LC_ALL=C mkdir -- "$path@eph" 2>&1); then
+    if error=$(end_in_peace; LC_ALL=C mkdir -- "$path@eph" 2>&1); then
         made=yes
         hold || made=''
     fi
