@@ -53,9 +53,10 @@ impl Progress {
         self.bar.suspend(|| println!("{text}"));
     }
 
-    /// How long it has taken, in seconds; the bar goes.
-    pub fn finish(self) -> f64 {
+    /// How many seeds are done and how long that took, in seconds; the bar goes.
+    pub fn finish(self) -> (u64, f64) {
+        let seeds = self.bar.position();
         self.bar.finish_and_clear();
-        self.started.elapsed().as_secs_f64()
+        (seeds, self.started.elapsed().as_secs_f64())
     }
 }

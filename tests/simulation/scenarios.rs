@@ -10,13 +10,19 @@ use crate::replica::plan::{Limits, Plan};
 use crate::replica::world::{Happening, World};
 use crate::trace::Detail;
 
-/// Three replicas and two clients without faults, some seconds after all were started a second time:
-/// what was committed before is on their disks, and too long ago to be sent entry by entry.
-fn quiet_world() -> World {
+/// Three replicas and two clients without faults.
+fn quiet_plan() -> Plan {
     let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
     (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
-    (plan.reconfiguration_percent, plan.loss_percent) = (0, 0);
-    (plan.log_apart, plan.block_length) = (false, 400);
+    (plan.reconfiguration_percent, plan.loss_percent, plan.log_apart) = (0, 0, false);
+    plan
+}
+
+/// The same, some seconds after all were started a second time:
+/// what was committed before is on their disks, and too long ago to be sent entry by entry.
+fn quiet_world() -> World {
+    let mut plan = quiet_plan();
+    plan.block_length = 400;
     let mut world = World::new(plan, Log::new(Detail::Nothing));
     world.run_until(5_000_000);
     (0..3).for_each(|node| world.crash(node, true));
@@ -83,10 +89,8 @@ fn a_member_whose_snapshot_found_no_room_trusts_its_disk_after_a_restart() {
 
 #[test]
 fn a_restart_without_its_kept_configuration_knows_the_members_that_what_it_applies_has_made() {
-    let mut plan = Plan::new(7, None, Limits { faults: 0, clients: 2, ..Limits::NONE });
-    (plan.voters, plan.observers, plan.joiners) = (3, 0, 0);
-    (plan.reconfiguration_percent, plan.loss_percent) = (100, 0);
-    (plan.log_apart, plan.snapshot_txns) = (false, 1_000);
+    let mut plan = quiet_plan();
+    (plan.reconfiguration_percent, plan.snapshot_txns) = (100, 1_000);
     plan.read_only_nodes = u64::MAX;
     let mut world = World::new(plan, Log::new(Detail::Nothing));
     world.run_until(5_000_000);

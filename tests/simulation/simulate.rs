@@ -206,7 +206,7 @@ fn replica_level(options: &Options) -> bool {
 fn run_all(options: &Options, run: impl Fn(u64) -> Option<String> + Sync) -> bool {
     let progress = Progress::new(options.seeds.end - options.seeds.start);
     let next = AtomicU64::new(options.seeds.start);
-    let (failed, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
@@ -220,14 +220,13 @@ fn run_all(options: &Options, run: impl Fn(u64) -> Option<String> + Sync) -> boo
                         failed.fetch_add(1, Ordering::Relaxed);
                         progress.say(&failure);
                     }
-                    done.fetch_add(1, Ordering::Relaxed);
                     progress.step(failed.load(Ordering::Relaxed));
                 }
             });
         }
     });
-    let (failed, seeds) = (failed.into_inner(), done.into_inner());
-    let seconds = progress.finish();
+    let failed = failed.into_inner();
+    let (seeds, seconds) = progress.finish();
     println!(
         "{seeds} seeds of {} simulated seconds in {seconds:.1} s ({:.0} a minute), {failed} failed",
         options.limits.duration_us / 1_000_000,
